@@ -1,0 +1,221 @@
+"""The values that flow through StreamFuse: packets in, windows between, predictions out, and the cursor back.
+
+Time is an `int` of nanoseconds: UTC for instants, plain for durations. Every value is frozen; nothing here has behaviour beyond
+describing itself, and nothing here imports anything heavier than the standard library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SECOND = 1_000_000_000
+MILLISECOND = 1_000_000
+
+
+class Outcome(StrEnum):
+    """Where a received packet ended. Each received packet has one outcome or is still buffered."""
+
+    USED = "used"  # part of at least one window
+    UNMATCHED = "unmatched"  # in time, but no window wanted it (between windows, or never the nearest to an anchor)
+    LATE = "late"  # every window that it belongs to was closed
+    DUPLICATE = "duplicate"  # the same packet was received before
+    SHED = "shed"  # given up on purpose under overload, by a `drop_oldest` policy
+    UNDECODABLE = "undecodable"  # the payload is not what it says it is
+    QUARANTINED = "quarantined"  # the payload may be fine, its description (headers, event time) is not believable
+
+
+class Absence(StrEnum):
+    """Why a window has no packet of a stream."""
+
+    IDLE = "idle"  # the stream was silent for longer than its idle timeout, or was never there
+    LATE = "late"  # the hold ended before the stream's packets came
+    GAP = "gap"  # the stream went on past the window and has nothing in it
+    SHED = "shed"
+    UNDECODABLE = "undecodable"
+    CLOCK = "clock"  # the stream's packets were quarantined for their event times
+
+
+class Position(NamedTuple):
+    """Where a record stands in its source: the partition's name and the record's own offset in it."""
+
+    partition: str
+    offset: int
+
+
+class Offsets(NamedTuple):
+    """A partition's part of a cursor: `needed` is the first offset that is still needed, `seen` the next one never read so far."""
+
+    needed: int
+    seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A payload as it came over the wire, not yet decoded.
+
+    `media_type` is an IANA media type (`image/jpeg`, `image/png`, `audio/L16`, `text/plain`). `rate` (Hz) and `channels` are for audio.
+    """
+
+    data: bytes
+    media_type: str
+    rate: int | None = None
+    channels: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """A decoded frame: `pixels` is `(height, width, 3)` uint8 in BGR order."""
+
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audio:
+    """Decoded sound: `samples` is `(samples, channels)` int16, `rate` in Hz."""
+
+    samples: NDArray[np.int16]
+    rate: int
+
+
+Payload = Encoded | Image | Audio | str
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One stretch of one modality: a frame, an audio chunk, a text event.
+
+    It covers `[event_time, event_time + duration)`; a duration of 0 is an instant. `arrival_time` is when the first trusted machine saw it
+    (the broker's or our own receipt; for recordings, which never arrived, the event time). `id` is the producer's own name for it
+    (CloudEvents `source` + `id`), empty where it has none; two packets of a stream with one id are duplicates.
+    """
+
+    stream: str
+    key: str
+    event_time: int
+    duration: int
+    payload: Payload
+    position: Position
+    arrival_time: int
+    id: str = ""
+
+    @property
+    def end(self) -> int:
+        return self.event_time + max(self.duration, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A received record that no window will get, with the reason: it is counted and goes to the side output, never silently away.
+
+    `detail` is a sentence that says what was expected, what was found and what to change. `record` is the original value, where it is known.
+    """
+
+    stream: str
+    key: str
+    reason: Outcome
+    detail: str
+    position: Position | None = None
+    event_time: int | None = None
+    packet: Packet | None = None
+    record: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The honest point to resume from: for each partition the offsets, for each key the event time up to which its windows are closed.
+
+    A window's cursor holds only what changed since the window before it; `merge` them in order for the whole. A watermark of None says that
+    the key was forgotten.
+    """
+
+    offsets: Mapping[str, Offsets] = field(default_factory=dict)
+    watermarks: Mapping[str, int | None] = field(default_factory=dict)
+
+    def merge(self, later: Cursor) -> Cursor:
+        """This cursor, brought up to date with a later one."""
+        watermarks = {**self.watermarks, **later.watermarks}
+        return Cursor({**self.offsets, **later.offsets}, {k: w for k, w in watermarks.items() if w is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A source says: records of these partitions follow, from this cursor on. Always the first thing said of a partition with a history."""
+
+    cursor: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """A source says: these partitions are somebody else's now. Their buffered packets and open windows are dropped, uncommitted."""
+
+    partitions: frozenset[str]
+
+
+Item = Packet | Loss | Resume | Revoke
+
+
+class WindowId(NamedTuple):
+    """What makes a window the same window, in every run and on every replica."""
+
+    key: str
+    start: int
+    end: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The packets of one key in `[start, end)`: per stream, in order of event time, and for each stream without any, why.
+
+    Revision 0 is the window as it closed; each revision after it has taken in packets that came late. `cursor` is where to resume once this
+    window and all before it are durable; None where more output of the same step follows (no point to stop between the two).
+    """
+
+    key: str
+    start: int
+    end: int
+    packets: Mapping[str, tuple[Packet, ...]]
+    absent: Mapping[str, Absence] = field(default_factory=dict)
+    revision: int = 0
+    cursor: Cursor | None = None
+
+    @property
+    def id(self) -> WindowId:
+        return WindowId(self.key, self.start, self.end, self.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model says about one window.
+
+    `scores` maps each label to its probability; `label` is the greatest. `contributions` maps each present stream to its exact Shapley value
+    on the probability of `label` (Shapley 1953; the baseline is the model with nothing present). `packets` counts what went in per stream,
+    `texts` holds the text streams' words when the config publishes them, `truth` the true label when a truth stream is configured.
+    `model` and `digest` name the bundle.
+    """
+
+    key: str
+    start: int
+    end: int
+    revision: int
+    label: str
+    scores: Mapping[str, float]
+    absent: Mapping[str, str]
+    contributions: Mapping[str, float]
+    packets: Mapping[str, int]
+    model: str
+    digest: str
+    produced_at: int
+    texts: Mapping[str, str] = field(default_factory=dict)
+    truth: str | None = None
+
+    @property
+    def id(self) -> WindowId:
+        return WindowId(self.key, self.start, self.end, self.revision)
