@@ -192,7 +192,7 @@ class AnchoredSettings(Settings):
     primary: str
     """One window per packet of this stream."""
     tolerance: Duration = Field(gt=0)
-    select: Literal["nearest", "all"] = "nearest"
+    take: Literal["nearest", "all"] = "nearest"
 
 
 WindowSettings = Annotated[TumblingSettings | SlidingSettings | SessionSettings | AnchoredSettings, Field(discriminator="type")]

@@ -29,6 +29,7 @@ class Outcome(StrEnum):
     SHED = "shed"  # given up on purpose under overload, by a `drop_oldest` policy
     UNDECODABLE = "undecodable"  # the payload is not what it says it is
     QUARANTINED = "quarantined"  # the payload may be fine, its description (headers, event time) is not believable
+    REVOKED = "revoked"  # its partition moved to another replica, which reads it again
 
 
 class Absence(StrEnum):

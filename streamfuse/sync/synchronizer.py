@@ -1,0 +1,638 @@
+"""The synchronizer: packets in, windows out; a pure state machine that keeps the eleven rules of time.
+
+It reads no clock, starts nothing and waits for nothing. Time comes in with the packets (event time, arrival time) and through
+`elapse` (time spent waiting for input). The same calls give the same windows.
+
+A stream's own watermark decides what is in time for a window, not what the other streams happened to have sent by then: that is what
+makes the windows independent of how the streams interleave (rule 4).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Mapping
+from typing import cast
+
+from streamfuse.ledger import Ledger
+from streamfuse.sync.buffer import NEVER, Entry
+from streamfuse.sync.clock_doctor import ClockPolicy, Verdict
+from streamfuse.sync.watermark import FOREVER, Frontier, StreamPolicy, StreamState, watermark
+from streamfuse.sync.windows import Shape, Span
+from streamfuse.types import (
+    SECOND,
+    Absence,
+    Cursor,
+    Item,
+    Loss,
+    Offsets,
+    Outcome,
+    Packet,
+    Payload,
+    Position,
+    Resume,
+    Revoke,
+    Window,
+)
+
+MAX_DURATION = 3600 * SECOND
+_ABSENCE_BY_LOSS = {
+    Outcome.SHED: Absence.SHED,
+    Outcome.UNDECODABLE: Absence.UNDECODABLE,
+    Outcome.QUARANTINED: Absence.CLOCK,
+    Outcome.LATE: Absence.LATE,
+}
+
+
+class _Partition:
+    """What of a partition was read, and what is still needed: its low-water mark."""
+
+    __slots__ = ("next", "pending", "replayed")
+
+    def __init__(self, offsets: Offsets) -> None:
+        self.next = offsets.needed
+        self.replayed = offsets.seen  # records before it were accounted for in an earlier run
+        self.pending: deque[tuple[int, Entry]] = deque()
+
+    def offsets(self) -> Offsets:
+        pending = self.pending
+        while pending and pending[0][1].done:
+            pending.popleft()
+        needed = pending[0][0] if pending else self.next
+        return Offsets(needed, max(self.next, self.replayed))
+
+
+class _Key:
+    """Everything about one key. Keys share nothing, so that none holds back another (rule 2)."""
+
+    __slots__ = ("floor", "frontier", "name", "partitions", "revisions", "scheduled", "streams", "touched", "windows")
+
+    def __init__(self, name: str, streams: dict[str, StreamState], shape: Shape, now: int) -> None:
+        self.name = name
+        self.streams = streams
+        self.windows = shape.open()
+        self.floor = NEVER  # windows that end at or before it are closed
+        self.frontier = Frontier()
+        self.revisions: dict[Span, int] = {}
+        self.partitions: dict[str, _Partition] = {}
+        self.scheduled = FOREVER
+        self.touched = now
+
+
+class Synchronizer:
+    """Aligns packets by event time into windows, per key.
+
+    `streams` names every stream with its policy; at least one is required. `max_hold` (ns, None: no bound) is how long a window may wait
+    for input after its end. `allowed_lateness` (ns) is how long a closed window may still be revised. `forget_after` (ns of waiting) is
+    when a silent key is forgotten. With `side_output`, what did not get into a window is kept for `take_losses`.
+
+    Raises ValueError for settings that can't work.
+    """
+
+    def __init__(
+        self,
+        streams: Mapping[str, StreamPolicy],
+        windows: Shape,
+        *,
+        max_hold: int | None = None,
+        allowed_lateness: int = 0,
+        forget_after: int = 3600 * SECOND,
+        clock: ClockPolicy | None = None,
+        side_output: bool = False,
+    ) -> None:
+        if not any(policy.required for policy in streams.values()):
+            raise ValueError("at least one stream must be required: without one, no watermark ever closes a window")
+        primary = windows.primary
+        if primary is not None and not (primary in streams and streams[primary].required):
+            raise ValueError(f"the primary stream {primary!r} must be one of the streams, and required")
+        if allowed_lateness < 0 or (max_hold is not None and max_hold < 0):
+            raise ValueError("allowed_lateness and max_hold must not be negative")
+        self._policies = dict(streams)
+        self._shape = windows
+        self._max_hold = max_hold
+        self._lateness = allowed_lateness
+        self._forget_after = forget_after
+        self._clock_policy = clock or ClockPolicy()
+        self._side_output = side_output
+        self._losses: list[Loss] = []
+        self._max_out_of_orderness = max(policy.max_out_of_orderness for policy in streams.values())
+        self._keys: dict[str, _Key] = {}
+        self._partitions: dict[str, _Partition] = {}
+        self._finished: set[str] = set()
+        self._now = 0  # time spent waiting for input
+        self._deadlines: list[tuple[int, str]] = []
+        self._forgotten: dict[str, None] = {}
+        self._forget_at = forget_after
+        self.ledger = Ledger(tuple(streams))
+        self.clock_steps = 0
+
+    # --- what comes in ---------------------------------------------------------------------------------------------------------------
+
+    def add(self, stream: str, event_time: int, payload: object = None, *, key: str = "", duration: int = 0) -> list[Window]:
+        """`push` for those who only align: a packet without a history, of any payload. Returns the windows that it closes."""
+        return self.push(Packet(stream, key, event_time, duration, cast(Payload, payload), _NOWHERE, event_time))
+
+    def push(self, item: Item) -> list[Window]:
+        """Take in what a source yields, and return the windows that are complete by it, in order."""
+        if isinstance(item, Packet):
+            return self._packet(item)
+        if isinstance(item, Loss):
+            self._lost(item)
+        elif isinstance(item, Resume):
+            self._resume(item.cursor)
+        else:
+            self._revoke(item)
+        return []
+
+    def elapse(self, waited: int) -> list[Window]:
+        """`waited` ns were spent waiting for input in vain. Returns the windows that waited long enough.
+
+        Only time in which nothing could be waiting to be read counts: not our own work, not a paused partition.
+        """
+        self._now += waited
+        out: list[Window] = []
+        while self._deadlines and self._deadlines[0][0] <= self._now:
+            at, name = heapq.heappop(self._deadlines)
+            key = self._keys.get(name)
+            if key is None or key.scheduled != at:
+                continue
+            key.scheduled = FOREVER
+            self._advance(key, out)
+            self._schedule(key)
+        if self._now >= self._forget_at:
+            self._forget()
+        return out
+
+    def until_next(self) -> int | None:
+        """After how much more waiting something would happen; None: nothing would."""
+        while self._deadlines:
+            at, name = self._deadlines[0]
+            key = self._keys.get(name)
+            if key is not None and key.scheduled == at:
+                return max(0, at - self._now)
+            heapq.heappop(self._deadlines)
+        return None
+
+    def finish(self, stream: str | None = None, key: str | None = None) -> list[Window]:
+        """The input has ended (rule 9): of one stream, of one stream of one key, or altogether. Returns the windows that this closes."""
+        if key is None:
+            self._finished.update(self._policies if stream is None else (stream,))
+        out: list[Window] = []
+        for state in [k for k in self._keys.values() if key is None or k.name == key]:
+            for ended in state.streams.values():
+                if stream is None or ended.name == stream:
+                    self._settle_suspects(state, ended, out)
+                    ended.finished = True
+            self._advance(state, out)
+            self._schedule(state)
+        return out
+
+    # --- what can be asked -----------------------------------------------------------------------------------------------------------
+
+    def cursor(self) -> Cursor:
+        """Where to resume if everything up to now is durable."""
+        return Cursor(
+            {name: partition.offsets() for name, partition in self._partitions.items()},
+            {name: key.floor for name, key in self._keys.items() if key.floor > NEVER},
+        )
+
+    def take_losses(self) -> list[Loss]:
+        """Late, duplicate and quarantined packets since the last call (with `side_output`)."""
+        losses, self._losses = self._losses, []
+        return losses
+
+    @property
+    def keys(self) -> int:
+        return len(self._keys)
+
+    def buffered(self) -> dict[str, int]:
+        """Packets per stream that open windows may still need."""
+        counts = dict.fromkeys(self._policies, 0)
+        for key in self._keys.values():
+            for stream in key.streams.values():
+                counts[stream.name] += len(stream.buffer) + len(stream.doctor.suspects)
+        return counts
+
+    def watermarks(self) -> dict[str, dict[str, int]]:
+        """The watermark (ns of event time) of each stream of each key that has one."""
+        return {key.name: {s.name: s.watermark for s in key.streams.values() if s.watermark > NEVER} for key in self._keys.values()}
+
+    def unaccounted(self) -> dict[str, int]:
+        """Per stream, the packets that the ledger can't account for: all 0, always (rule 11)."""
+        buffered = self.buffered()
+        return {stream: account.received - account.settled() - buffered.get(stream, 0) for stream, account in self.ledger.accounts.items()}
+
+    # --- packets ---------------------------------------------------------------------------------------------------------------------
+
+    def _packet(self, packet: Packet) -> list[Window]:
+        out: list[Window] = []
+        if packet.stream not in self._policies:
+            known = ", ".join(self._policies)
+            self._lost(
+                _loss(
+                    packet,
+                    Outcome.QUARANTINED,
+                    f"expected one of the streams {known}, found {packet.stream!r}; add it to sync.streams",
+                )
+            )
+            return out
+        key = self._keys.get(packet.key) or self._open(packet.key)
+        stream = key.streams[packet.stream]
+        stream.account.received += 1
+        stream.active_at = key.touched = self._now
+
+        entry = Entry(packet)
+        silent = False
+        where, offset = packet.position
+        if offset >= 0:
+            partition = key.partitions.get(where) or self._partition(key, where)
+            if offset < partition.next:
+                self._settle(stream, entry, Outcome.DUPLICATE, f"offset {offset} of {where} was read before")
+                return out
+            partition.next = offset + 1
+            partition.pending.append((offset, entry))
+            silent = offset < partition.replayed
+
+        doctor = stream.doctor
+        verdict = doctor.examine(packet)
+        if verdict is Verdict.GOOD:
+            if doctor.suspects:
+                self._settle_suspects(key, stream, out)
+            self._admit(key, stream, entry, silent, out)
+        elif verdict is Verdict.ABSURD:
+            self._mark(stream, packet.arrival_time, packet.arrival_time + 1, Absence.CLOCK)
+            error = (packet.event_time - packet.arrival_time) / SECOND
+            self._settle(
+                stream,
+                entry,
+                Outcome.QUARANTINED,
+                f"expected an event time near the arrival time, found one {error:+.0f} s away; "
+                "set the producer's clock, or raise sync.clock.max_error",
+            )
+        else:
+            if not doctor.agrees(packet):
+                self._settle_suspects(key, stream, out)
+            if doctor.keep(entry):
+                doctor.confirm()
+                self.clock_steps += 1
+                for suspect in doctor.release():
+                    if doctor.refuses:
+                        self._refuse(stream, suspect)
+                    else:
+                        self._admit(key, stream, suspect, silent, out)
+        self._advance(key, out)
+        self._schedule(key)
+        return out
+
+    def _admit(self, key: _Key, stream: StreamState, entry: Entry, silent: bool, out: list[Window]) -> None:
+        """A packet whose clock is believed: into the buffer, and into the windows that are open to it."""
+        packet = entry.packet
+        shift = stream.doctor.shift - stream.lag
+        if shift:
+            packet = entry.packet = _shifted(packet, shift)
+        start = packet.event_time
+        duration = packet.duration
+        if not 0 <= duration <= MAX_DURATION:
+            self._settle(
+                stream,
+                entry,
+                Outcome.QUARANTINED,
+                f"expected a duration of 0 s to 3600 s, found {duration / SECOND:.3f} s",
+            )
+            return
+        stop = entry.stop = start + (duration or 1)
+        if stream.buffer.holds(packet):
+            self._settle(stream, entry, Outcome.DUPLICATE, f"packet {packet.id or start} was received before")
+            return
+
+        closed = stream.watermark
+        if not silent and key.floor > closed:
+            closed = key.floor
+        if start > stream.newest:
+            stream.newest = start
+            mark = start - stream.max_out_of_orderness
+            if mark > stream.watermark:
+                stream.watermark = mark
+        key.frontier.reach(start, self._now)
+
+        windows = key.windows
+        last = entry.last = windows.last_end(stream.name, start, stop)
+        lateness = self._lateness
+        if silent and last <= key.floor - lateness:
+            self._settle(stream, entry, Outcome.DUPLICATE, "it was accounted for before the restart")
+            return
+        if last <= closed - lateness:
+            self._mark(stream, start, stop, Absence.LATE)
+            self._settle(
+                stream,
+                entry,
+                Outcome.LATE,
+                f"it came when the stream was {(closed - start) / SECOND:.3f} s past it; "
+                f"raise {stream.name}'s max_out_of_orderness, or allowed_lateness",
+            )
+            return
+        wanted = last > closed and windows.add(stream.name, start, stop, max(closed, key.floor))
+        if closed > start:
+            entry.admit = closed
+            self._mark(stream, start, stop, Absence.LATE)
+        if silent and start < key.floor:
+            entry.used = True
+        if wanted or silent or closed > start:
+            stream.buffer.insert(entry)
+            if lateness and closed > start:
+                self._revise(key, stream, entry, closed, silent, out)
+        else:
+            self._settle(stream, entry, Outcome.UNMATCHED, "it lies between the windows")
+
+    def _revise(self, key: _Key, stream: StreamState, entry: Entry, closed: int, silent: bool, out: list[Window]) -> None:
+        """A packet came late, but within the allowed lateness: the windows that it belongs to get a further revision."""
+        packet = entry.packet
+        spans = key.windows.reopen(stream.name, packet.event_time, entry.stop, closed - self._lateness, closed, key.floor)
+        revised: list[Window] = []
+        for span in spans:
+            if packet not in self._gather(key, span, self._lateness).get(stream.name, ()):
+                continue  # not nearer to the anchor than what the window has
+            key.revisions[span] = key.revisions.get(span, 0) + 1
+            if span[1] <= key.floor and not silent:
+                revised.append(self._window(key, span, key.revisions[span]))
+            entry.used = entry.used or span[1] <= key.floor
+        for window in revised[:-1]:
+            out.append(window)
+        if revised:
+            out.append(self._with_cursor(key, revised[-1]))
+
+    # --- windows ---------------------------------------------------------------------------------------------------------------------
+
+    def _advance(self, key: _Key, out: list[Window]) -> None:
+        """Close what the watermark or the waiting has completed, and release what nothing needs any more."""
+        now = self._now
+        least = watermark(key.streams.values(), now)
+        reach = key.floor if least is None or least < key.floor else least
+        if least is None:
+            reach = max(reach, self._carried(key))
+        if self._max_hold is not None and key.frontier.time > NEVER:
+            reach = max(reach, key.frontier.at_time(now - self._max_hold))
+        upcoming = key.windows.next_end()
+        if upcoming is not None and upcoming <= reach:
+            for span in key.windows.due(reach):
+                late = key.revisions.get(span, 0)
+                window = self._window(key, span, 0)
+                key.floor = max(key.floor, span[1])
+                self._release(key, key.floor)
+                if late:
+                    if self._exists(window):
+                        out.append(window)
+                    window = self._window(key, span, late)
+                if self._exists(window):
+                    out.append(self._with_cursor(key, window))
+        if least is not None and least > key.floor:
+            key.floor = least
+        self._release(key, reach)
+        key.frontier.forget(key.floor)
+
+    def _carried(self, key: _Key) -> int:
+        """The watermark of a key whose required streams are all idle or finished: event time goes on with the waiting."""
+        streams = [s for s in key.streams.values() if s.required]
+        if all(s.finished for s in streams):
+            return FOREVER
+        if key.frontier.time == NEVER:
+            return NEVER
+        carried = key.frontier.at_time(self._now) - self._max_out_of_orderness
+        return max(carried, *(s.watermark for s in streams))
+
+    def _gather(self, key: _Key, span: Span, lateness: int) -> dict[str, tuple[Packet, ...]]:
+        start, end = span
+        packets: dict[str, tuple[Packet, ...]] = {}
+        for name, stream in key.streams.items():
+            entries = stream.buffer.overlapping(start, end, lateness)
+            if entries:
+                found = key.windows.select(name, span, [e.packet for e in entries])
+                if found:
+                    packets[name] = tuple(found)
+        return packets
+
+    def _window(self, key: _Key, span: Span, revision: int) -> Window:
+        """The window as it stands: with the packets that were in time, in a revision also with those that came late."""
+        start, end = span
+        lateness = self._lateness if revision else 0
+        select = key.windows.select
+        packets: dict[str, tuple[Packet, ...]] = {}
+        absent: dict[str, Absence] = {}
+        for name, stream in key.streams.items():
+            entries = stream.buffer.overlapping(start, end, lateness)
+            chosen = select(name, span, [e.packet for e in entries]) if entries else ()
+            if chosen:
+                packets[name] = tuple(chosen)
+                if len(chosen) == len(entries):
+                    for entry in entries:
+                        entry.used = True
+                else:
+                    for entry in entries:
+                        if entry.packet in chosen:
+                            entry.used = True
+            else:
+                absent[name] = stream.absence(start, end, self._now)
+        return Window(key.name, start, end, packets, absent, revision)
+
+    def _exists(self, window: Window) -> bool:
+        primary = self._shape.primary
+        return bool(window.packets) if primary is None else primary in window.packets
+
+    def _with_cursor(self, key: _Key, window: Window) -> Window:
+        offsets = {name: partition.offsets() for name, partition in key.partitions.items()}
+        watermarks: dict[str, int | None] = {key.name: key.floor}
+        if self._forgotten:
+            watermarks = {**dict.fromkeys(self._forgotten), **watermarks}
+            self._forgotten.clear()
+        return Window(
+            window.key,
+            window.start,
+            window.end,
+            window.packets,
+            window.absent,
+            window.revision,
+            Cursor(offsets, watermarks),
+        )
+
+    def _release(self, key: _Key, reach: int) -> None:
+        """Packets whose last window is closed, and can't be revised any more, are settled."""
+        bound = reach - self._lateness
+        for stream in key.streams.values():
+            buffer = stream.buffer
+            account = stream.account
+            oldest = buffer.oldest()
+            while oldest is not None and oldest.last <= bound:
+                buffer.pop().done = True
+                if oldest.used:
+                    account.used += 1
+                else:
+                    account.unmatched += 1
+                oldest = buffer.oldest()
+            if stream.marks and stream.marks[0][1] <= bound:
+                stream.marks = [m for m in stream.marks if m[1] > bound]
+        if self._lateness:
+            key.windows.forget(bound)
+            if len(key.revisions) > 64:
+                key.revisions = {span: n for span, n in key.revisions.items() if span[1] > bound}
+        else:
+            key.windows.forget(reach)
+
+    def _schedule(self, key: _Key) -> None:
+        """Note when waiting alone would close this key's next window."""
+        end = key.windows.next_end()
+        if end is None:
+            ends = [oldest.last for s in key.streams.values() if (oldest := s.buffer.oldest()) is not None]
+            if not ends:
+                key.scheduled = FOREVER
+                return
+            end = min(ends) + self._lateness
+        frontier = key.frontier
+        at = FOREVER
+        if self._max_hold is not None:
+            at = frontier.when(end) + self._max_hold
+        blocked = 0
+        waiting = False
+        for stream in key.streams.values():
+            if not stream.required or stream.finished:
+                continue
+            if stream.watermark + stream.allowance < end:
+                silent = FOREVER if stream.idle_timeout is None else stream.active_at + stream.idle_timeout
+                if silent > blocked:
+                    blocked = silent
+            else:
+                waiting = True
+        if blocked < at:
+            if not waiting:
+                blocked = max(blocked, frontier.at + end + self._max_out_of_orderness - frontier.time)
+            at = min(at, blocked)
+        if at < FOREVER:
+            at = max(at, self._now + 1)
+            if at != key.scheduled:
+                key.scheduled = at
+                heapq.heappush(self._deadlines, (at, key.name))
+        else:
+            key.scheduled = FOREVER
+
+    # --- outcomes --------------------------------------------------------------------------------------------------------------------
+
+    def _settle(self, stream: StreamState, entry: Entry, outcome: Outcome, detail: str) -> None:
+        """A packet that no window will get."""
+        entry.done = True
+        self.ledger.count(stream.name, outcome)
+        if self._side_output:
+            self._losses.append(_loss(entry.packet, outcome, detail))
+
+    def _lost(self, loss: Loss) -> None:
+        """A record that its source could not make a packet of, or gave up."""
+        account = self.ledger.account(loss.stream)
+        account.received += 1
+        self.ledger.count(loss.stream, loss.reason)
+        if loss.position is not None and loss.position.offset >= 0:
+            partition = self._partitions.get(loss.position.partition)
+            if partition is None:
+                partition = self._partitions[loss.position.partition] = _Partition(Offsets(loss.position.offset, 0))
+            partition.next = max(partition.next, loss.position.offset + 1)
+        key = self._keys.get(loss.key)
+        if key is not None and loss.event_time is not None and loss.stream in key.streams:
+            reason = _ABSENCE_BY_LOSS.get(loss.reason)
+            if reason is not None:
+                self._mark(key.streams[loss.stream], loss.event_time, loss.event_time + 1, reason)
+        if self._side_output:
+            self._losses.append(loss)
+
+    def _settle_suspects(self, key: _Key, stream: StreamState, out: list[Window]) -> None:
+        """The stream's clock was not set after all: its suspects were delayed, or wrongly stamped."""
+        for entry in stream.doctor.release():
+            if stream.doctor.is_ahead(entry.packet):
+                self._refuse(stream, entry)
+            else:
+                self._admit(key, stream, entry, False, out)
+
+    def _refuse(self, stream: StreamState, entry: Entry) -> None:
+        packet = entry.packet
+        self._mark(stream, packet.arrival_time, packet.arrival_time + 1, Absence.CLOCK)
+        ahead = (packet.event_time - packet.arrival_time) / SECOND
+        self._settle(
+            stream,
+            entry,
+            Outcome.QUARANTINED,
+            f"its event time is {ahead:+.3f} s from its arrival, unlike the packets around it; see sync.clock",
+        )
+
+    @staticmethod
+    def _mark(stream: StreamState, start: int, stop: int, reason: Absence) -> None:
+        if len(stream.marks) < 1000:
+            stream.marks.append((start, stop, reason))
+
+    # --- keys and partitions ---------------------------------------------------------------------------------------------------------
+
+    def _open(self, name: str) -> _Key:
+        streams = {
+            stream: StreamState(
+                stream,
+                policy,
+                self._clock_policy,
+                self._shape.allowance(stream),
+                self.ledger.account(stream),
+                self._now,
+            )
+            for stream, policy in self._policies.items()
+        }
+        for stream in self._finished:
+            streams[stream].finished = True
+        key = self._keys[name] = _Key(name, streams, self._shape, self._now)
+        return key
+
+    def _partition(self, key: _Key, name: str) -> _Partition:
+        partition = self._partitions.get(name)
+        if partition is None:
+            partition = self._partitions[name] = _Partition(Offsets(-1, 0))
+        key.partitions[name] = partition
+        return partition
+
+    def _resume(self, cursor: Cursor) -> None:
+        for name, offsets in cursor.offsets.items():
+            self._partitions[name] = _Partition(offsets)
+        for name, floor in cursor.watermarks.items():
+            if floor is not None:
+                key = self._keys.get(name) or self._open(name)
+                key.floor = max(key.floor, floor)
+
+    def _revoke(self, revoke: Revoke) -> None:
+        for key in [k for k in self._keys.values() if not revoke.partitions.isdisjoint(k.partitions)]:
+            for stream in key.streams.values():
+                for entry in [*stream.buffer.all(), *stream.doctor.release()]:
+                    entry.done = True
+                    stream.account.revoked += 1
+            del self._keys[key.name]
+        for name in revoke.partitions:
+            self._partitions.pop(name, None)
+
+    def _forget(self) -> None:
+        """Keys that were silent for long are forgotten, so that keys that come and go don't fill the memory."""
+        before = self._now - self._forget_after
+        for key in [k for k in self._keys.values() if k.touched <= before]:
+            if not any(len(s.buffer) or s.doctor.suspects for s in key.streams.values()):
+                del self._keys[key.name]
+                self._forgotten[key.name] = None
+        self._forget_at = self._now + max(1, self._forget_after // 10)
+
+
+_NOWHERE = Position("", -1)
+
+
+def _loss(packet: Packet, reason: Outcome, detail: str) -> Loss:
+    return Loss(packet.stream, packet.key, reason, detail, packet.position, packet.event_time, packet)
+
+
+def _shifted(packet: Packet, shift: int) -> Packet:
+    return Packet(
+        packet.stream,
+        packet.key,
+        packet.event_time + shift,
+        packet.duration,
+        packet.payload,
+        packet.position,
+        packet.arrival_time,
+        packet.id,
+    )
