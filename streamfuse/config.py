@@ -238,6 +238,8 @@ class ModelSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_batch: int = Field(32, gt=0)
     decode_threads: int = Field(2, gt=0)
+    cpu_threads: int = Field(1, gt=0)
+    """Threads of one forward pass on the CPU. A small model loses more by waiting for them than it gains."""
     truth: str | None = None
     """A text stream that carries the true label: it is not shown to the model and stands in each prediction."""
     publish_texts: bool = False

@@ -1,0 +1,194 @@
+"""Encoders: one modality's items in, tokens out.
+
+An encoder takes a `Modality` and gives one whose `data` is `(batch, tokens, features)`. What is masked out never
+changes what is not: padding is set to zero before each operation that looks at neighbours, and normalisation works on
+each position alone. So an answer does not depend on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streamfuse.models.batch import Modality
+
+
+class FaceMotion(nn.Module):
+    """Steadied face crops to one token a frame, from where and how much the face moves, not from what it looks like.
+
+    Looks are left out on purpose: a mouth that moves is told by its motion against that of the eyes and cheeks, which
+    holds for faces that were never seen. Of each frame it takes, in `grid x grid` cells, the log of the mean absolute
+    difference to the frame before, and the cell's departure from its mean over the window (a mouth that opens darkens).
+    """
+
+    def __init__(self, features: int, size: int = 48, grid: int = 6, longest_gap: float = 0.6) -> None:
+        super().__init__()
+        self.cell, self.longest_gap = size // grid, longest_gap
+        cells = grid * grid
+        self.project = nn.Linear(4 * cells + 2, features)
+        self.mix = TimeMix(features)
+        self.norm = nn.LayerNorm(features)
+
+    def forward(self, faces: Modality) -> Modality:
+        pixels, time, mask = faces
+        x = pixels.float() / 255  # (batch, frames, size, size)
+        seen = mask & (pixels.amax((2, 3)) > 0)  # (batch, frames)
+        weight = seen.float()[:, :, None]
+        # Each frame's light is taken off, and the face's contrast divided out.
+        x = x - x.mean((2, 3), keepdim=True)
+        spread = _mean_over(x.square().mean((2, 3))[..., None], weight).sqrt()  # (batch, 1, 1)
+        x = x / (spread[..., None] + 0.02)
+        moved = (x[:, 1:] - x[:, :-1]).abs()
+        follows = seen[:, 1:] & seen[:, :-1] & ((time[:, 1:] - time[:, :-1]) < self.longest_gap)
+        energy = F.pad(_cells(moved, self.cell) * follows[..., None], (0, 0, 1, 0))  # (batch, frames, cells)
+        paired = F.pad(follows, (1, 0)).float()[..., None]
+        level = _cells(x, self.cell)
+        departure = (level - _mean_over(level, weight)) * weight
+        overall = _log(_mean_over(energy, paired))
+        swing = _log(_mean_over(departure.square(), weight).sqrt())
+        any_pair = paired.amax(1, keepdim=True)  # (batch, 1, 1)
+        features = torch.cat(
+            [
+                _log(energy) * paired,
+                departure,
+                (overall * any_pair).expand_as(energy),
+                (swing * any_pair).expand_as(energy),
+                weight,
+                paired,
+            ],
+            -1,
+        )
+        tokens = self.mix(self.project(features), mask)
+        return Modality(self.norm(tokens), time, mask)
+
+
+class LogMel(nn.Module):
+    """Sound to tokens of `8 * block` (160 ms for blocks of 20 ms) by a small convolutional net over a log-mel
+    spectrogram.
+
+    The loudness goes in twice, once as it is (silence is a matter of level) and once with the window's mean taken off
+    (a voice is not). Mel scale as in Stevens, Volkmann and Newman 1937 in O'Shaughnessy's form, triangles of equal
+    height.
+    """
+
+    mel: Tensor
+    taper: Tensor
+
+    def __init__(self, features: int, rate: int = 16_000, block: int = 320, bands: int = 40, channels: int = 24) -> None:
+        super().__init__()
+        self.block, self.width = block, 1 << math.ceil(math.log2(block * 1.5))
+        self.register_buffer("mel", mel_matrix(rate, self.width, bands))
+        self.register_buffer("taper", torch.hann_window(self.width))
+        self.layers = nn.ModuleList([_Conv2d(2, channels), _Conv2d(channels, channels * 2), _Conv2d(channels * 2, channels * 2)])
+        self.project = nn.Linear(channels * 2 * (bands // 8), features)
+        self.norm = nn.LayerNorm(features)
+
+    def forward(self, sound: Modality) -> Modality:
+        samples, time, mask = sound
+        x = self.spectrogram(samples, mask)  # (batch, bands, blocks)
+        mean = _mean_over(x.mean(1)[..., None], mask.float()[..., None])  # (batch, 1, 1)
+        x = torch.stack([(x + 4) / 4, x - mean], 1) * mask[:, None, None]  # (batch, 2, bands, blocks)
+        short = (-mask.shape[1]) % 8
+        x, mask, time = F.pad(x, (0, short)), F.pad(mask, (0, short)), F.pad(time, (0, short))
+        for layer in self.layers:
+            there = mask.to(time.dtype)
+            time = _pairs(time * there).sum(2) / _pairs(there).sum(2).clamp(min=1)
+            mask = _pairs(mask).any(2)
+            x = layer(x) * mask[:, None, None]
+        tokens = self.project(x.flatten(1, 2).transpose(1, 2))
+        return Modality(self.norm(tokens), time, mask)
+
+    def spectrogram(self, samples: Tensor, mask: Tensor) -> Tensor:
+        """`(batch, blocks, block)` int16 as the natural log of mel energies, `(batch, bands, blocks)`, one frame a
+        block."""
+        wave = (samples.float() / 32768 * mask[..., None]).flatten(1)
+        wave = F.pad(wave, ((self.width - self.block) // 2, self.width - self.block - (self.width - self.block) // 2))
+        frames = wave.unfold(1, self.width, self.block) * self.taper  # (batch, blocks, width)
+        power = torch.fft.rfft(frames).abs().square() / self.taper.square().sum()
+        return torch.log(power @ self.mel + 1e-8).transpose(1, 2)
+
+
+class ByteText(nn.Module):
+    """Texts as UTF-8 bytes to one token each: an embedding a byte, a convolution over five of them, mean and
+    greatest."""
+
+    def __init__(self, features: int, width: int = 24, hidden: int = 48) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(256, width)
+        self.conv = nn.Conv1d(width, hidden, 5, padding=2)
+        self.project = nn.Linear(2 * hidden, features)
+        self.norm = nn.LayerNorm(features)
+
+    def forward(self, texts: Modality) -> Modality:
+        raw, time, mask = texts  # raw is (batch, texts, bytes) uint8, zeros behind the text's end
+        batch, count, _ = raw.shape
+        there = (raw > 0).flatten(0, 1)[:, None].float()  # (batch * texts, 1, bytes)
+        x = self.embed(raw.flatten(0, 1).long()).transpose(1, 2) * there
+        x = F.gelu(self.conv(x)) * there
+        mean = x.sum(2) / there.sum(2).clamp(min=1)
+        tokens = self.project(torch.cat([mean, x.amax(2)], 1)).unflatten(0, (batch, count))
+        return Modality(self.norm(tokens) * mask[..., None], time, mask)
+
+
+class TimeMix(nn.Module):
+    """Two residual convolutions over neighbouring items."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv1d(features, features, 3, padding=1) for _ in range(2)])
+        self.norms = nn.ModuleList([nn.LayerNorm(features) for _ in range(2)])
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        there = mask[..., None]
+        for conv, norm in zip(self.layers, self.norms, strict=True):
+            x = x + F.gelu(conv((norm(x) * there).transpose(1, 2)).transpose(1, 2))
+        return x * there
+
+
+class _Conv2d(nn.Module):
+    """A convolution over bands and time, then halved in both by averaging. Normalised over the channels of each
+    position alone."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm = nn.LayerNorm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        x = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return F.avg_pool2d(F.gelu(x), 2)
+
+
+def mel_matrix(rate: int, width: int, bands: int, lowest: float = 60.0) -> Tensor:
+    """`(width // 2 + 1, bands)`: the weight of each bin of a Fourier transform in each triangular mel band."""
+
+    def mel(hz: float) -> float:
+        return 2595 * math.log10(1 + hz / 700)
+
+    edges = torch.linspace(mel(lowest), mel(rate / 2), bands + 2)
+    hz = 700 * (10 ** (edges / 2595) - 1)
+    bins = torch.linspace(0, rate / 2, width // 2 + 1)[:, None]
+    rising = (bins - hz[:-2]) / (hz[1:-1] - hz[:-2])
+    falling = (hz[2:] - bins) / (hz[2:] - hz[1:-1])
+    return torch.minimum(rising, falling).clamp(min=0)
+
+
+def _pairs(x: Tensor) -> Tensor:
+    return x.reshape(len(x), -1, 2)  # (batch, items / 2, 2)
+
+
+def _cells(x: Tensor, cell: int) -> Tensor:
+    return F.avg_pool2d(x, cell).flatten(2)  # (batch, frames, cells)
+
+
+def _log(x: Tensor) -> Tensor:
+    return torch.log(x + 0.01) + 2
+
+
+def _mean_over(x: Tensor, weight: Tensor) -> Tensor:
+    """Mean over items, `(batch, 1, features)`, of those with weight; 0 where there are none."""
+    return (x * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)

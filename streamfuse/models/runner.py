@@ -1,0 +1,303 @@
+"""Turns windows into predictions with a bundle: decodes in a pool, computes on one thread that owns the device."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamfuse.config import ModelSettings
+from streamfuse.errors import BundleError, UndecodablePayload
+from streamfuse.interfaces import Batch, Clock
+from streamfuse.models.batch import Items, Modality, collate
+from streamfuse.models.bundle import Bundle, load_bundle
+from streamfuse.models.decode import decode, decode_text
+from streamfuse.models.remember import OnceCache
+from streamfuse.types import Absence, Audio, Encoded, Image, Packet, Prediction, Window
+
+CACHE_BYTES = 256 * 1024 * 1024
+"""Decoded packets that overlapping windows share; at 320 x 240 grey that is about 3,400 frames."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedBatch:
+    """Windows with their tensors, between `prepare` and `predict`. `absent` is each window's, with what proved
+    undecodable."""
+
+    windows: Sequence[Window]
+    undecodable: Sequence[tuple[Packet, str]]
+    inputs: Mapping[str, Modality]
+    absent: Sequence[Mapping[str, str]]
+    packets: Sequence[Mapping[str, int]]
+    texts: Sequence[Mapping[str, str]]
+    truth: Sequence[str | None]
+
+
+@dataclass(slots=True)
+class _Prepared:
+    items: dict[str, Items] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    packets: dict[str, int] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    truth: str | None = None
+    failed: list[tuple[Packet, str]] = field(default_factory=list)
+
+
+class TorchRunner:
+    """Fulfils `interfaces.Runner`. Nothing here blocks the event loop.
+
+    The bundle is loaded when it is made, so that a config can be checked without starting anything; entering moves it
+    to the device and warms it up. `stage_seconds` sums the time spent in `decode`, `preprocess` (both over all threads
+    of the pool), `encode` and `fuse`; `windows_done` and `packets_decoded` count. Raises `BundleError` where the bundle
+    is not usable or the device that was asked for is not there.
+    """
+
+    def __init__(self, settings: ModelSettings, clock: Clock) -> None:
+        self.settings = settings
+        self.bundle: Bundle = load_bundle(settings.bundle)
+        self.device = pick_device(settings.device)
+        self.stage_seconds: dict[str, float] = dict.fromkeys(("decode", "preprocess", "encode", "fuse"), 0.0)
+        self.windows_done = 0
+        self._clock = clock
+        self._time_lock = threading.Lock()
+        self._empty = {stream: part.empty() for stream, part in self.bundle.preprocessors.items()}
+        self._cache = OnceCache(CACHE_BYTES, _size)
+        self._reported: OrderedDict[Hashable, None] = OrderedDict()
+        self._stack: AsyncExitStack | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._device_thread: ThreadPoolExecutor | None = None
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        return self.bundle.inputs
+
+    @property
+    def packets_decoded(self) -> int:
+        return self._cache.computed
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self._pool = ThreadPoolExecutor(self.settings.decode_threads, thread_name_prefix="decode")
+            stack.callback(self._pool.shutdown, wait=True, cancel_futures=True)
+            self._device_thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+            stack.callback(self._device_thread.shutdown, wait=True, cancel_futures=True)
+            await self._on_device(self._warm_up)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        if self._stack is not None:
+            await self._stack.aclose()
+
+    async def prepare(self, windows: Sequence[Window]) -> PreparedBatch:
+        """Decodes and lays out each window on the pool; a packet that stands in several windows is decoded once."""
+        assert self._pool is not None, "the runner was not entered"
+        loop = asyncio.get_running_loop()
+        jobs = [loop.run_in_executor(self._pool, self._prepare, window) for window in windows]
+        prepared = [await job for job in jobs]
+        return PreparedBatch(
+            windows=tuple(windows),
+            undecodable=tuple(self._news(prepared)),
+            inputs=collate([p.items for p in prepared], self._empty),
+            absent=[p.absent for p in prepared],
+            packets=[p.packets for p in prepared],
+            texts=[p.texts for p in prepared],
+            truth=[p.truth for p in prepared],
+        )
+
+    async def predict(self, batch: Batch) -> list[Prediction]:
+        """One prediction a window, in their order."""
+        assert isinstance(batch, PreparedBatch), "a batch of another runner"
+        if not batch.windows:
+            return []
+        scores, shares = await self._on_device(lambda: self._infer(batch.inputs))
+        self.windows_done += len(batch.windows)
+        now = self._clock.now()
+        return [self._prediction(batch, i, now, scores[i].tolist(), shares[i].tolist()) for i in range(len(batch.windows))]
+
+    # --- on the pool -------------------------------------------------------------------------------------------------
+
+    def _prepare(self, window: Window) -> _Prepared:
+        out = _Prepared(absent={stream: str(reason) for stream, reason in window.absent.items()})
+        for stream, preprocessor in self.bundle.preprocessors.items():
+            packets = window.packets.get(stream, ())
+            good: list[tuple[Packet, Any]] = []
+            with self._timed("decode"):
+                for packet in packets:
+                    try:
+                        good.append((packet, self._decoded(packet, stream)))
+                    except UndecodablePayload as error:
+                        out.failed.append((packet, str(error)))
+            if good:
+                with self._timed("preprocess"):
+                    out.items[stream] = preprocessor.prepare(window.start, window.end, good, self._remember)
+                out.packets[stream] = len(good)
+                if preprocessor.modality == "text" and self.settings.publish_texts:
+                    out.texts[stream] = " ".join(_words(packet) for packet, _ in good)
+            else:
+                # A window that the synchronizer knows nothing of this stream for: it was never there.
+                out.absent[stream] = Absence.UNDECODABLE if packets else out.absent.get(stream, Absence.IDLE)
+        if self.settings.truth is not None:
+            out.absent.pop(self.settings.truth, None)
+            out.truth = self._true_label(window, self.settings.truth, out.failed)
+        return out
+
+    def _true_label(self, window: Window, stream: str, failed: list[tuple[Packet, str]]) -> str | None:
+        """The words of the truth stream that cover most of the window, None where there are none."""
+        covered: dict[str, int] = {}
+        for packet in window.packets.get(stream, ()):
+            try:
+                decode(packet, "text", max_pixels=0)
+            except UndecodablePayload as error:
+                failed.append((packet, str(error)))
+                continue
+            overlap = min(packet.end, window.end) - max(packet.event_time, window.start)
+            covered[_words(packet)] = covered.get(_words(packet), 0) + max(overlap, 0)
+        return max(covered, key=lambda words: covered[words], default=None)
+
+    def _decoded(self, packet: Packet, stream: str) -> Any:
+        part = self.bundle.preprocessors[stream]
+        limit = self.settings.max_pixels
+        return self._remember(
+            packet,
+            "decoded",
+            lambda: part.reduce(decode(packet, part.modality, max_pixels=limit, min_width=part.min_width)),
+        )
+
+    def _remember(self, packet: Packet, word: str, make: Callable[[], Any]) -> Any:
+        return self._cache.get((word, *_identity(packet)), make)
+
+    def _news(self, prepared: Sequence[_Prepared]) -> Iterator[tuple[Packet, str]]:
+        """What was found undecodable and not yet reported: a packet stands in several windows."""
+        for packet, sentence in itertools.chain.from_iterable(p.failed for p in prepared):
+            identity = _identity(packet)
+            if identity not in self._reported:
+                self._reported[identity] = None
+                if len(self._reported) > 10_000:
+                    self._reported.popitem(last=False)
+                yield packet, sentence
+
+    # --- on the device's thread --------------------------------------------------------------------------------------
+
+    async def _on_device(self, work: Callable[[], Any]) -> Any:
+        assert self._device_thread is not None, "the runner was not entered"
+        return await asyncio.get_running_loop().run_in_executor(self._device_thread, work)
+
+    def _warm_up(self) -> None:
+        # One thread a library: a model this small loses more by waiting for the others than it gains.
+        cv2.setNumThreads(1)
+        if self.device.type == "cpu":
+            torch.set_num_threads(self.settings.cpu_threads)
+        self.bundle.model.to(self.device)
+        for count in (1, self.settings.max_batch):
+            self._infer(collate([self._empty] * count, self._empty))
+        self.stage_seconds.update(encode=0.0, fuse=0.0)
+
+    def _infer(self, inputs: Mapping[str, Modality]) -> tuple[Tensor, Tensor]:
+        """Probabilities, `(batch, labels)`, and each stream's Shapley value on the greatest, `(batch, streams)`."""
+        model = self.bundle.model
+        cuda = self.device.type == "cuda"
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+            with self._timed("encode"):
+                tokens = {s: model.encode(s, inputs[s].to(self.device)) for s in model.streams}
+            with self._timed("fuse"):
+                scores, shares = shapley(lambda some, present: model.fuse(some, present), tokens, model.streams)
+                return scores.cpu(), shares.cpu()
+
+    # --- results -----------------------------------------------------------------------------------------------------
+
+    def _prediction(self, batch: PreparedBatch, i: int, now: int, scores: Sequence[float], shares: Sequence[float]) -> Prediction:
+        window, labels = batch.windows[i], self.bundle.config.labels
+        present = batch.packets[i]
+        return Prediction(
+            key=window.key,
+            start=window.start,
+            end=window.end,
+            revision=window.revision,
+            label=labels[int(np.argmax(scores))],
+            scores=dict(zip(labels, scores, strict=True)),
+            absent=batch.absent[i],
+            contributions={s: v for s, v in zip(self.bundle.model.streams, shares, strict=True) if s in present},
+            packets=present,
+            model=self.bundle.config.name,
+            digest=self.bundle.digest,
+            produced_at=now,
+            texts=batch.texts[i],
+            truth=batch.truth[i],
+        )
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        begun = self._clock.monotonic()
+        try:
+            yield
+        finally:
+            with self._time_lock:
+                self.stage_seconds[stage] += (self._clock.monotonic() - begun) / 1e9
+
+
+def pick_device(wanted: str) -> torch.device:
+    """`cpu`, `cuda`, or for `auto` the best that is there. Raises `BundleError` for a `cuda` that is not there."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BundleError(
+            f"models.device is cuda, but torch {torch.__version__} finds no CUDA device here; "
+            "set models.device to auto or cpu, or install a CUDA build of torch and the driver"
+        )
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def shapley(
+    fuse: Callable[[Mapping[str, Modality], Tensor], Tensor], tokens: Mapping[str, Modality], streams: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Probabilities, `(batch, labels)`, and exact Shapley values on the greatest one, `(batch, streams)`.
+
+    All `2^streams` subsets are fused in one pass (Shapley 1953). The values of a sample add up to its probability less
+    that with nothing present; an absent stream's is 0.
+    """
+    count = len(streams)
+    batch = len(tokens[streams[0]].mask)
+    subsets = list(itertools.product((False, True), repeat=count))  # in the order of their binary number
+    shown = torch.tensor(subsets, device=tokens[streams[0]].mask.device)  # (subsets, streams)
+    repeated = {s: Modality(*(part.repeat(len(subsets), *[1] * (part.dim() - 1)) for part in tokens[s])) for s in streams}
+    logits = fuse(repeated, shown.repeat_interleave(batch, 0)).float()
+    probability = logits.softmax(1).reshape(len(subsets), batch, -1)  # (subsets, batch, labels)
+    whole = probability[-1]
+    value = probability.gather(2, whole.argmax(1)[None, :, None].expand(len(subsets), -1, 1))[..., 0]
+    shares = torch.zeros(batch, count, device=value.device)
+    for i in range(count):
+        for number, subset in enumerate(subsets):
+            if not subset[i]:
+                size = sum(subset)
+                weight = math.factorial(size) * math.factorial(count - size - 1) / math.factorial(count)
+                shares[:, i] += weight * (value[number + (1 << (count - 1 - i))] - value[number])
+    return whole, shares
+
+
+def _words(packet: Packet) -> str:
+    payload = packet.payload
+    return (decode_text(payload.data) if isinstance(payload, Encoded) else str(payload)).strip()
+
+
+def _identity(packet: Packet) -> tuple[Hashable, ...]:
+    return packet.stream, packet.key, packet.position, packet.event_time
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, Image):
+        return value.pixels.nbytes
+    return value.samples.nbytes if isinstance(value, Audio) else 64
