@@ -137,13 +137,10 @@ class RecordDecoder:
 
     def _packet(self, record: Record) -> Packet:
         if record.value is None:
-            raise UndecodablePayload(
-                "expected a payload, found a null value; send the bare payload as the record's value"
-            )
+            raise UndecodablePayload("expected a payload, found a null value; send the bare payload as the record's value")
         if len(record.value) > self.max_record_bytes:
             raise InvalidRecord(
-                f"expected at most {self.max_record_bytes} bytes, found {len(record.value)}; send smaller"
-                " records or raise max_record_bytes"
+                f"expected at most {self.max_record_bytes} bytes, found {len(record.value)}; send smaller records or raise max_record_bytes"
             )
         attributes = Attributes(record.headers)
         is_event = attributes.cloud_event
@@ -203,9 +200,7 @@ def _key(key: bytes | None) -> str:
     try:
         return key.decode()
     except UnicodeDecodeError:
-        raise InvalidRecord(
-            f"expected the record's key in UTF-8, found {key[:40]!r}; the key names the room or session"
-        ) from None
+        raise InvalidRecord(f"expected the record's key in UTF-8, found {key[:40]!r}; the key names the room or session") from None
 
 
 def _event_time(record: Record, attributes: Attributes) -> int:
@@ -224,9 +219,7 @@ def _guess(value: bytes) -> str:
     return next((media_type for magic, media_type in _MAGIC if value.startswith(magic)), "text/plain")
 
 
-def _payload(
-    value: bytes, media_type: str, parameters: Mapping[str, str], rate: int | None, channels: int | None
-) -> Payload:
+def _payload(value: bytes, media_type: str, parameters: Mapping[str, str], rate: int | None, channels: int | None) -> Payload:
     if media_type.startswith("text/"):
         charset = parameters.get("charset", "utf-8").lower()
         if charset not in ("utf-8", "utf8", "us-ascii"):
@@ -240,13 +233,10 @@ def _payload(
             ) from None
     if media_type in _PCM:
         if rate is None or channels is None:
-            raise InvalidRecord(
-                f"expected ce_rate and ce_channels with {media_type}, found {rate} and {channels}; set both"
-            )
+            raise InvalidRecord(f"expected ce_rate and ce_channels with {media_type}, found {rate} and {channels}; set both")
         if len(value) % (2 * channels):
             raise UndecodablePayload(
-                f"expected whole samples of 16 bits x {channels} channels, found {len(value)} bytes;"
-                " check the sample width"
+                f"expected whole samples of 16 bits x {channels} channels, found {len(value)} bytes; check the sample width"
             )
     return Encoded(value, media_type, rate, channels)
 

@@ -21,9 +21,7 @@ PREDICTION_SCHEMA = 1
 CURSOR_SCHEMA = 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,18}))?(?:([Zz])|([+-])(\d\d):(\d\d))", re.ASCII
-)
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,18}))?(?:([Zz])|([+-])(\d\d):(\d\d))", re.ASCII)
 
 T = TypeVar("T")
 
@@ -74,9 +72,7 @@ def prediction_to_json(prediction: Prediction) -> str:
     for name, numbers in (("scores", p.scores), ("contributions", p.contributions)):
         for label, number in numbers.items():
             if not math.isfinite(number):
-                raise InvalidRecord(
-                    f"{name}.{label}: expected a finite number, found {number}; the model's output is broken"
-                )
+                raise InvalidRecord(f"{name}.{label}: expected a finite number, found {number}; the model's output is broken")
     return _dump(
         {
             "schema": PREDICTION_SCHEMA,
@@ -143,17 +139,11 @@ def prediction_schema() -> dict[str, Any]:
         "key": described(string, "The room, session or camera group."),
         "start": described(instant, "Event time at which the window begins (inclusive)."),
         "end": described(instant, "Event time at which the window ends (exclusive)."),
-        "revision": described(
-            natural, "0 as the window closed; greater where late packets changed it. The greatest one holds."
-        ),
+        "revision": described(natural, "0 as the window closed; greater where late packets changed it. The greatest one holds."),
         "label": described(string, "The most probable label."),
         "scores": by_name({"type": "number"}, "Label -> probability."),
-        "absent": by_name(
-            string, "Stream without a packet in the window -> why: idle, late, gap, shed, undecodable, clock."
-        ),
-        "contributions": by_name(
-            {"type": "number"}, "Present stream -> its Shapley value on the probability of the label."
-        ),
+        "absent": by_name(string, "Stream without a packet in the window -> why: idle, late, gap, shed, undecodable, clock."),
+        "contributions": by_name({"type": "number"}, "Present stream -> its Shapley value on the probability of the label."),
         "packets": by_name(natural, "Stream -> how many packets the model saw."),
         "texts": by_name(string, "Text stream -> its words in the window; empty unless the config publishes them."),
         "truth": described({"type": ["string", "null"]}, "The true label, where a stream carries it."),
@@ -192,9 +182,7 @@ def cursor_to_json(cursor: Cursor) -> str:
 def cursor_from_json(text: str | bytes) -> Cursor:
     """Raises InvalidRecord that names the field for anything that `cursor_to_json` did not write."""
     document = _object(text, "a cursor", CURSOR_SCHEMA)
-    return Cursor(
-        _take(document, "offsets", _mapping(_offsets)), _take(document, "watermarks", _mapping(_integer_or_null))
-    )
+    return Cursor(_take(document, "offsets", _mapping(_offsets)), _take(document, "watermarks", _mapping(_integer_or_null)))
 
 
 # --- reading strictly -------------------------------------------------------------------------------------------------
@@ -215,9 +203,7 @@ def _object(text: str | bytes, what: str, schema: int) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidRecord(f"expected {what} as a JSON object, found {_kind(document)}")
     if document.get("schema") != schema or isinstance(document["schema"], bool):
-        raise InvalidRecord(
-            f"schema: expected {schema}, found {document.get('schema')!r}; this is not {what} or one of another version"
-        )
+        raise InvalidRecord(f"schema: expected {schema}, found {document.get('schema')!r}; this is not {what} or one of another version")
     return document
 
 
@@ -232,9 +218,7 @@ def _take(document: Mapping[str, Any], name: str, read: Reader[T]) -> T:
 
 
 def _kind(value: object) -> str:
-    return {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(
-        type(value), repr(value)
-    )
+    return {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}.get(type(value), repr(value))
 
 
 def _string(value: object, where: str) -> str:

@@ -31,9 +31,7 @@ class Attributes:
             return True
         if version is None and not any(name.startswith("ce_") for name in self._headers):
             return False
-        raise InvalidRecord(
-            f"expected ce_specversion 1.0, found {version!r}; send CloudEvents 1.0, or no ce_ header at all"
-        )
+        raise InvalidRecord(f"expected ce_specversion 1.0, found {version!r}; send CloudEvents 1.0, or no ce_ header at all")
 
     def text(self, name: str) -> str | None:
         value = self._headers.get(name)
@@ -68,12 +66,8 @@ class Attributes:
         kind, *rest = (part.strip() for part in content_type.split(";"))
         kind = kind.lower()
         if not _MEDIA_TYPE.fullmatch(kind):
-            raise InvalidRecord(
-                f"expected content-type to be a media type such as image/jpeg, found {content_type[:80]!r}"
-            )
+            raise InvalidRecord(f"expected content-type to be a media type such as image/jpeg, found {content_type[:80]!r}")
         if kind.startswith("application/cloudevents"):
-            raise InvalidRecord(
-                "expected CloudEvents in binary mode, found structured mode; send the attributes as ce_ headers"
-            )
+            raise InvalidRecord("expected CloudEvents in binary mode, found structured mode; send the attributes as ce_ headers")
         pairs = (part.partition("=") for part in rest)
         return kind, {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}

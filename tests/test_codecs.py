@@ -28,18 +28,14 @@ ids = st.one_of(st.just(""), st.builds("{}#{}".format, names, names.filter(lambd
 
 @st.composite
 def payloads(draw: st.DrawFn) -> Payload:
-    media_type = draw(
-        st.sampled_from(["image/jpeg", "image/png", "audio/pcm", "audio/l16", "audio/ogg", "application/x"])
-    )
+    media_type = draw(st.sampled_from(["image/jpeg", "image/png", "audio/pcm", "audio/l16", "audio/ogg", "application/x"]))
     if draw(st.booleans()):
         return draw(st.text(max_size=200))
     data = draw(st.binary(max_size=200))
     if media_type not in ("audio/pcm", "audio/l16"):
         return Encoded(data, media_type)
     channels = draw(st.integers(1, 8))
-    return Encoded(
-        data[: len(data) // (2 * channels) * 2 * channels], media_type, draw(st.integers(1, 192_000)), channels
-    )
+    return Encoded(data[: len(data) // (2 * channels) * 2 * channels], media_type, draw(st.integers(1, 192_000)), channels)
 
 
 @st.composite
@@ -170,9 +166,7 @@ def test_a_record_without_a_key_belongs_to_the_default_key() -> None:
 
 
 def test_rate_and_channels_may_stand_in_the_media_type() -> None:
-    packet = packet_of(
-        record(b"\0" * 640, (("Content-Type", b"audio/L16; rate=16000; channels=1"),), topic="room.audio")
-    )
+    packet = packet_of(record(b"\0" * 640, (("Content-Type", b"audio/L16; rate=16000; channels=1"),), topic="room.audio"))
     assert packet.payload == Encoded(b"\0" * 640, "audio/l16", 16_000, 1)
 
 
@@ -287,9 +281,7 @@ wire_values = st.one_of(
     st.none(),
     st.binary(max_size=40),
     st.sampled_from([b"1.0", b"-1", b"16000", b"text/plain", b"audio/l16;rate=1e9;channels=0", b"9" * 40]),
-    st.sampled_from(
-        [b"2026-05-01T12:00:60+23:59", b"0001-01-01T00:00:00+12:00", b"9999-12-31T23:59:60Z", "²".encode()]
-    ),
+    st.sampled_from([b"2026-05-01T12:00:60+23:59", b"0001-01-01T00:00:00+12:00", b"9999-12-31T23:59:60Z", "²".encode()]),
 )
 
 

@@ -94,9 +94,7 @@ def test_rfc_3339_is_read_in_all_its_forms(text: str, instant: int) -> None:
     assert parse_time(text) == instant
 
 
-@pytest.mark.parametrize(
-    "text", ["", "now", "2026-05-01", "2026-05-01T12:00:00", "2026-13-01T00:00:00Z", "2026-05-01T12:00:00+24:00"]
-)
+@pytest.mark.parametrize("text", ["", "now", "2026-05-01", "2026-05-01T12:00:00", "2026-13-01T00:00:00Z", "2026-05-01T12:00:00+24:00"])
 def test_what_is_not_an_instant_is_refused(text: str) -> None:
     with pytest.raises(InvalidRecord, match="expected"):
         parse_time(text)
