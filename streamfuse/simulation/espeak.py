@@ -26,10 +26,7 @@ def speak(program: str, words: str, rate: int, pitch: float, tract: float, pace:
     command = [program, "-v", voice, "-p", str(height), "-s", str(round(165 * pace)), "--stdout", "--", words]
     done = subprocess.run(command, capture_output=True, timeout=30, check=False)
     if done.returncode or len(done.stdout) <= 44:
-        raise OSError(
-            f"expected sound from {program}, found exit code {done.returncode}: "
-            f"{done.stderr.decode(errors='replace').strip()}"
-        )
+        raise OSError(f"expected sound from {program}, found exit code {done.returncode}: {done.stderr.decode(errors='replace').strip()}")
     with wave.open(io.BytesIO(done.stdout)) as heard:
         found, samples = heard.getframerate(), np.frombuffer(done.stdout, "<i2", offset=44)
     sound = samples.astype(np.float32) / 32768

@@ -151,18 +151,14 @@ def _still(person: Person, detail: int) -> Pixels:
     # The face: an ellipse that narrows to the chin, lit from one side.
     narrow = 0.5 * (1 - 0.16 * np.clip(y / tall, 0, 1) ** 2)
     round_ = np.hypot(x / narrow, y / tall)
-    ears = np.maximum(
-        _soft(1 - np.hypot((x - 0.5) / 0.07, y / 0.16), 0.1), _soft(1 - np.hypot((x + 0.5) / 0.07, y / 0.16), 0.1)
-    )
+    ears = np.maximum(_soft(1 - np.hypot((x - 0.5) / 0.07, y / 0.16), 0.1), _soft(1 - np.hypot((x + 0.5) / 0.07, y / 0.16), 0.1))
     lay(ears, np.asarray(person.skin, np.float32) * 0.8)
     bulge = np.sqrt(np.clip(1 - round_**2, 0, 1))
     light = 0.62 + 0.36 * bulge + person.light * 0.22 * x - 0.06 * y
     light += _blob(x, y, 0, -0.38, 0.36, 0.16, 0.10)  # forehead
     light += _blob(x, y, 0.25, 0.17, 0.14, 0.13, 0.11) + _blob(x, y, -0.25, 0.17, 0.14, 0.13, 0.11)  # cheeks
     light += _blob(x, y, 0, 0.03, 0.045, 0.2, 0.16)  # the bridge and the tip of the nose
-    light -= _blob(x, y, person.eyes, -0.1, 0.14, 0.075, 0.34) + _blob(
-        x, y, -person.eyes, -0.1, 0.14, 0.075, 0.34
-    )  # sockets
+    light -= _blob(x, y, person.eyes, -0.1, 0.14, 0.075, 0.34) + _blob(x, y, -person.eyes, -0.1, 0.14, 0.075, 0.34)  # sockets
     light -= _blob(x, y, person.nose, 0.2, 0.035, 0.06, 0.14) + _blob(x, y, -person.nose, 0.2, 0.035, 0.06, 0.14)
     light -= _blob(x, y, 0, 0.255, 0.1, 0.022, 0.18)  # under the nose
     light -= _blob(x, y, 0, 0.5, 0.14, 0.03, 0.1)  # under the lip
@@ -243,9 +239,7 @@ def _ellipse(patch: Pixels, detail: int, x: float, y: float, wide: float, high: 
     cv2.ellipse(patch, centre, axes, 0, 0, 360, (*colour, 255), cv2.FILLED, cv2.LINE_AA, _SHIFT)
 
 
-def _line(
-    patch: Pixels, detail: int, x: NDArray[np.float64], y: NDArray[np.float64], thick: float, colour: Colour
-) -> None:
+def _line(patch: Pixels, detail: int, x: NDArray[np.float64], y: NDArray[np.float64], thick: float, colour: Colour) -> None:
     points = np.column_stack([(x + CENTRE_X) * detail - 0.5, (y + CENTRE_Y) * detail - 0.5])
     fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
     cv2.polylines(patch, [fixed], False, (*colour, 255), max(1, round(thick * detail)), cv2.LINE_AA, _SHIFT)

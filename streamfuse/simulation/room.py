@@ -41,8 +41,7 @@ class Room:
     ) -> None:
         if width < 64 or height < 64 or fps <= 0 or rate < 4000:
             raise ValueError(
-                f"expected a picture of at least 64x64, fps above 0 and a rate from 4000 on, "
-                f"found {width}x{height}, {fps} and {rate}"
+                f"expected a picture of at least 64x64, fps above 0 and a rate from 4000 on, found {width}x{height}, {fps} and {rate}"
             )
         self.seed, self.width, self.height, self.fps, self.rate = seed, width, height, fps, rate
         self.people = tuple(Person.draw(np.random.default_rng([seed, 2, p])) for p in range(PEOPLE))
@@ -81,9 +80,7 @@ class Room:
             scenes.passer(image, seconds + scene.phases[0], scene.passer, 0.15)
         if segment.face is not None:
             self._paint(image, segment, scene, seconds if segment.picture == "talker" else 0.0)
-        noisy = cv2.subtract(
-            cv2.add(image, self._grain[index % len(self._grain)]), self._grain[(3 * index + 1) % len(self._grain)]
-        )
+        noisy = cv2.subtract(cv2.add(image, self._grain[index % len(self._grain)]), self._grain[(3 * index + 1) % len(self._grain)])
         return np.asarray(noisy, np.uint8)
 
     def sound(self, start: int, length: int) -> NDArray[np.int16]:
@@ -188,10 +185,7 @@ class Room:
     def _pose(self, segment: Segment, scene: _Scene, seconds: float) -> Pose:
         if segment.picture != "talker":
             seconds = 0.0
-        wave = (
-            np.sin(np.array([1.1, 0.53, 1.7, 0.41, 0.9, 0.31, 1.3, 0.7]) * 2 * np.pi * seconds * 0.6 + scene.phases)
-            * scene.swing
-        )
+        wave = np.sin(np.array([1.1, 0.53, 1.7, 0.41, 0.9, 0.31, 1.3, 0.7]) * 2 * np.pi * seconds * 0.6 + scene.phases) * scene.swing
         mouth = 0.0
         if scene.opening is not None:
             mouth = float(np.interp(seconds * 100, np.arange(len(scene.opening)) + 0.5, scene.opening))

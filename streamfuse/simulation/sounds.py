@@ -55,9 +55,7 @@ def floor(length: int, rate: int, draw: np.random.Generator) -> Sound:
     return np.asarray(hiss + hum, np.float32)
 
 
-def _note(
-    out: Sound, rate: int, at: float, seconds: float, tone: float, level: float, fade: float, rich: float
-) -> None:
+def _note(out: Sound, rate: int, at: float, seconds: float, tone: float, level: float, fade: float, rich: float) -> None:
     start = int(at * rate)
     t = np.arange(min(int(seconds * rate), len(out) - start), dtype=np.float32) / rate
     if len(t) == 0:

@@ -83,9 +83,7 @@ def _tracks(words: str, pitch: float, tract: float, pace: float, draw: np.random
             for step in range(steps):
                 shut = letter in _STOPS and step < steps * 0.6
                 level = stress * (0.15 if shut else 1.0)
-                rows.append(
-                    (1 + lift, *formants, phone.voiced * level, phone.friction * (0.0 if shut else stress), phone.sharp)
-                )
+                rows.append((1 + lift, *formants, phone.voiced * level, phone.friction * (0.0 if shut else stress), phone.sharp))
         pause = round(draw.uniform(0.015, 0.06) / _STEP)
         rows.extend([(1.0, 500 * tract, 1500 * tract, 2500 * tract, 0.0, 0.0, 0.0)] * pause)
     tracks = np.array(rows or [(1.0, 500, 1500, 2500, 0, 0, 0)] * 4, np.float32)
