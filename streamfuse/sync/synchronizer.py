@@ -65,7 +65,7 @@ class _Partition:
 class _Key:
     """Everything about one key. Keys share nothing, so that none holds back another (rule 2)."""
 
-    __slots__ = ("floor", "frontier", "name", "partitions", "revisions", "scheduled", "streams", "touched", "windows")
+    __slots__ = ("disordered", "floor", "frontier", "name", "partitions", "scheduled", "streams", "touched", "windows")
 
     def __init__(self, name: str, streams: dict[str, StreamState], shape: Shape, now: int) -> None:
         self.name = name
@@ -73,7 +73,7 @@ class _Key:
         self.windows = shape.open()
         self.floor = NEVER  # windows that end at or before it are closed
         self.frontier = Frontier()
-        self.revisions: dict[Span, int] = {}
+        self.disordered = False  # a late packet was let in, so that windows may differ from their first revision
         self.partitions: dict[str, _Partition] = {}
         self.scheduled = FOREVER
         self.touched = now
@@ -305,7 +305,7 @@ class Synchronizer:
             self._settle(stream, entry, Outcome.DUPLICATE, f"packet {packet.id or start} was received before")
             return
 
-        closed = stream.watermark
+        closed = stream.watermark + stream.allowance
         if not silent and key.floor > closed:
             closed = key.floor
         if start > stream.newest:
@@ -316,7 +316,8 @@ class Synchronizer:
         key.frontier.reach(start, self._now)
 
         windows = key.windows
-        last = entry.last = windows.last_end(stream.name, start, stop)
+        # A packet between the windows is still needed until the watermark has passed it: it tells which packets after it are late.
+        last = entry.last = max(windows.last_end(stream.name, start, stop), start + 1)
         lateness = self._lateness
         if silent and last <= key.floor - lateness:
             self._settle(stream, entry, Outcome.DUPLICATE, "it was accounted for before the restart")
@@ -331,34 +332,30 @@ class Synchronizer:
                 f"raise {stream.name}'s max_out_of_orderness, or allowed_lateness",
             )
             return
-        wanted = last > closed and windows.add(stream.name, start, stop, max(closed, key.floor))
-        if closed > start:
+        if last > closed:
+            windows.add(stream.name, start, stop, max(closed, key.floor))
+        disordered = last <= closed or closed - stream.allowance > start
+        if disordered:
             entry.admit = closed
             self._mark(stream, start, stop, Absence.LATE)
         if silent and start < key.floor:
             entry.used = True
-        if wanted or silent or closed > start:
-            stream.buffer.insert(entry)
-            if lateness and closed > start:
-                self._revise(key, stream, entry, closed, silent, out)
-        else:
-            self._settle(stream, entry, Outcome.UNMATCHED, "it lies between the windows")
+        stream.buffer.insert(entry)
+        if lateness and disordered:
+            key.disordered = True
+            self._revise(key, stream, entry, closed, silent, out)
 
     def _revise(self, key: _Key, stream: StreamState, entry: Entry, closed: int, silent: bool, out: list[Window]) -> None:
-        """A packet came late, but within the allowed lateness: the windows that it belongs to get a further revision."""
+        """A packet came late, but within the allowed lateness: the closed windows that it belongs to get a further revision."""
         packet = entry.packet
         spans = key.windows.reopen(stream.name, packet.event_time, entry.stop, closed - self._lateness, closed, key.floor)
-        revised: list[Window] = []
-        for span in spans:
-            if packet not in self._gather(key, span, self._lateness).get(stream.name, ()):
-                continue  # not nearer to the anchor than what the window has
-            key.revisions[span] = key.revisions.get(span, 0) + 1
-            if span[1] <= key.floor and not silent:
-                revised.append(self._window(key, span, key.revisions[span]))
-            entry.used = entry.used or span[1] <= key.floor
-        for window in revised[:-1]:
-            out.append(window)
+        if silent:
+            return  # they were published before the restart
+        windows = [self._window(key, span, self._lateness) for span in spans if span[1] <= key.floor]
+        # With `nearest`, a late packet may be no nearer to the anchor than what the window has.
+        revised = [w for w in windows if packet in w.packets.get(stream.name, ())]
         if revised:
+            out.extend(revised[:-1])
             out.append(self._with_cursor(key, revised[-1]))
 
     # --- windows ---------------------------------------------------------------------------------------------------------------------
@@ -375,19 +372,20 @@ class Synchronizer:
         upcoming = key.windows.next_end()
         if upcoming is not None and upcoming <= reach:
             for span in key.windows.due(reach):
-                late = key.revisions.get(span, 0)
                 window = self._window(key, span, 0)
+                revised = self._window(key, span, self._lateness) if key.disordered else window
                 key.floor = max(key.floor, span[1])
                 self._release(key, key.floor)
-                if late:
+                if revised.packets != window.packets and self._exists(revised):
                     if self._exists(window):
                         out.append(window)
-                    window = self._window(key, span, late)
+                    window = revised
                 if self._exists(window):
                     out.append(self._with_cursor(key, window))
-        if least is not None and least > key.floor:
+        if self._shape.bounded and least is not None and least > key.floor:
             key.floor = least
-        self._release(key, reach)
+        if self._shape.bounded or reach == FOREVER:
+            self._release(key, reach)
         key.frontier.forget(key.floor)
 
     def _carried(self, key: _Key) -> int:
@@ -400,38 +398,26 @@ class Synchronizer:
         carried = key.frontier.at_time(self._now) - self._max_out_of_orderness
         return max(carried, *(s.watermark for s in streams))
 
-    def _gather(self, key: _Key, span: Span, lateness: int) -> dict[str, tuple[Packet, ...]]:
+    def _window(self, key: _Key, span: Span, lateness: int) -> Window:
+        """The window as it stands, with the packets that came in time or late by less than `lateness`; the revision is how many did."""
         start, end = span
-        packets: dict[str, tuple[Packet, ...]] = {}
-        for name, stream in key.streams.items():
-            entries = stream.buffer.overlapping(start, end, lateness)
-            if entries:
-                found = key.windows.select(name, span, [e.packet for e in entries])
-                if found:
-                    packets[name] = tuple(found)
-        return packets
-
-    def _window(self, key: _Key, span: Span, revision: int) -> Window:
-        """The window as it stands: with the packets that were in time, in a revision also with those that came late."""
-        start, end = span
-        lateness = self._lateness if revision else 0
         select = key.windows.select
         packets: dict[str, tuple[Packet, ...]] = {}
         absent: dict[str, Absence] = {}
+        revision = 0
         for name, stream in key.streams.items():
             entries = stream.buffer.overlapping(start, end, lateness)
             chosen = select(name, span, [e.packet for e in entries]) if entries else ()
             if chosen:
                 packets[name] = tuple(chosen)
-                if len(chosen) == len(entries):
-                    for entry in entries:
+                every = len(chosen) == len(entries)
+                for entry in entries:
+                    if every or entry.packet in chosen:
                         entry.used = True
-                else:
-                    for entry in entries:
-                        if entry.packet in chosen:
-                            entry.used = True
             else:
                 absent[name] = stream.absence(start, end, self._now)
+            if lateness:
+                revision += sum(entry.admit >= end for entry in entries)
         return Window(key.name, start, end, packets, absent, revision)
 
     def _exists(self, window: Window) -> bool:
@@ -456,7 +442,7 @@ class Synchronizer:
 
     def _release(self, key: _Key, reach: int) -> None:
         """Packets whose last window is closed, and can't be revised any more, are settled."""
-        bound = reach - self._lateness
+        bound = key.windows.forget(reach - self._lateness)
         for stream in key.streams.values():
             buffer = stream.buffer
             account = stream.account
@@ -465,17 +451,13 @@ class Synchronizer:
                 buffer.pop().done = True
                 if oldest.used:
                     account.used += 1
+                elif oldest.admit > NEVER:
+                    self._settle(stream, oldest, Outcome.LATE, "the windows that it belongs to were closed to it when it came")
                 else:
                     account.unmatched += 1
                 oldest = buffer.oldest()
             if stream.marks and stream.marks[0][1] <= bound:
                 stream.marks = [m for m in stream.marks if m[1] > bound]
-        if self._lateness:
-            key.windows.forget(bound)
-            if len(key.revisions) > 64:
-                key.revisions = {span: n for span, n in key.revisions.items() if span[1] > bound}
-        else:
-            key.windows.forget(reach)
 
     def _schedule(self, key: _Key) -> None:
         """Note when waiting alone would close this key's next window."""

@@ -24,8 +24,8 @@ class OpenWindows(Protocol):
         """The greatest end of a window that such a packet can belong to; it may be released when that is closed."""
         ...
 
-    def add(self, stream: str, start: int, stop: int, after: int) -> bool:
-        """A packet arrived in time for the windows that end past `after`. False where none of them can want it."""
+    def add(self, stream: str, start: int, stop: int, after: int) -> None:
+        """A packet arrived in time for the windows that end past `after`."""
         ...
 
     def next_end(self) -> int | None:
@@ -41,8 +41,8 @@ class OpenWindows(Protocol):
         were not; a packet that comes late never changes the bounds of a session."""
         ...
 
-    def forget(self, before: int) -> None:
-        """Windows that end at or before this are never reopened."""
+    def forget(self, before: int) -> int:
+        """Windows that end at or before this are never reopened. Returns up to which `last_end` packets are needed no more."""
         ...
 
     def select(self, stream: str, span: Span, packets: Sequence[Packet]) -> Sequence[Packet]:
@@ -56,6 +56,11 @@ class Shape(Protocol):
     @property
     def primary(self) -> str | None:
         """The stream without which there is no window; None where any stream makes one."""
+        ...
+
+    @property
+    def bounded(self) -> bool:
+        """Whether a packet alone tells which windows it can belong to. Otherwise packets stay until windows close, whatever the watermark."""
         ...
 
     def open(self) -> OpenWindows: ...
@@ -81,6 +86,10 @@ class Sliding:
     def primary(self) -> None:
         return None
 
+    @property
+    def bounded(self) -> bool:
+        return True
+
     def open(self) -> OpenWindows:
         return _Grid(self.size, self.hop, self.offset)
 
@@ -103,6 +112,10 @@ class Tumbling:
     def primary(self) -> None:
         return None
 
+    @property
+    def bounded(self) -> bool:
+        return True
+
     def open(self) -> OpenWindows:
         return _Grid(self.size, self.size, self.offset)
 
@@ -112,7 +125,7 @@ class Tumbling:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A window as long as packets of any stream follow each other within `gap` ns; longer ones are cut every `max_size` ns."""
+    """A window as long as packets of any stream follow each other in less than `gap` ns; longer ones are cut every `max_size` ns."""
 
     gap: int
     max_size: int | None = None
@@ -124,6 +137,10 @@ class Session:
     @property
     def primary(self) -> None:
         return None
+
+    @property
+    def bounded(self) -> bool:
+        return False
 
     def open(self) -> OpenWindows:
         return _Sessions(self.gap, self.max_size)
@@ -148,6 +165,10 @@ class Anchored:
         if self.tolerance < 0:
             raise ValueError(f"tolerance must not be negative, found {self.tolerance}")
 
+    @property
+    def bounded(self) -> bool:
+        return True
+
     def open(self) -> OpenWindows:
         return _Anchors(self.primary, self.tolerance, self.take)
 
@@ -170,13 +191,13 @@ class _Grid:
     def last_end(self, stream: str, start: int, stop: int) -> int:
         return self._base + (stop + self._size - 1 - self._base) // self._hop * self._hop
 
-    def add(self, stream: str, start: int, stop: int, after: int) -> bool:
+    def add(self, stream: str, start: int, stop: int, after: int) -> None:
         hop = self._hop
         base = self._base
         first = ((start if start > after else after) - base) // hop + 1
         last = (stop + self._size - 1 - base) // hop
         if first > last:
-            return False
+            return
         ranges = self._ranges
         if ranges:
             newest = ranges[-1]
@@ -189,7 +210,6 @@ class _Grid:
                 self._merge(first, last)
         else:
             ranges.append([first, last])
-        return True
 
     def _merge(self, first: int, last: int) -> None:
         merged: list[list[int]] = []
@@ -223,8 +243,8 @@ class _Grid:
         ends = (self._base + k * self._hop for k in range(first, last + 1))
         return [(end - self._size, end) for end in ends]
 
-    def forget(self, before: int) -> None:
-        pass
+    def forget(self, before: int) -> int:
+        return before
 
     def select(self, stream: str, span: Span, packets: Sequence[Packet]) -> Sequence[Packet]:
         return packets
@@ -244,21 +264,22 @@ class _Sessions:
     def last_end(self, stream: str, start: int, stop: int) -> int:
         return stop + self._gap
 
-    def add(self, stream: str, start: int, stop: int, after: int) -> bool:
+    def add(self, stream: str, start: int, stop: int, after: int) -> None:
+        # A packet that is out of bounds does not reach back to what may have been closed without it.
+        start = max(start, after)
         end = stop + self._gap
-        if self._closed and start < self._closed[-1][1]:
-            start = self._closed[-1][1]  # what was cut or closed before stays as it was published
+        if end <= start:
+            return
         sessions = self._open
         at = bisect_left(sessions, [start])
-        if at and sessions[at - 1][1] >= start:
+        if at and sessions[at - 1][1] > start:
             at -= 1
             start = sessions[at][0]
         stale = at
-        while stale < len(sessions) and sessions[stale][0] <= end:
+        while stale < len(sessions) and sessions[stale][0] < end:
             end = max(end, sessions[stale][1])
             stale += 1
         sessions[at:stale] = [[start, end]]
-        return True
 
     def next_end(self) -> int | None:
         return self._end_of(self._open[0]) if self._open else None
@@ -282,12 +303,15 @@ class _Sessions:
 
     def reopen(self, stream: str, start: int, stop: int, after: int, until: int, closed: int) -> list[Span]:
         sessions = [*self._closed, *((s[0], self._end_of(s)) for s in self._open)]
-        return [s for s in sessions if after < s[1] <= until and s[0] <= start and stop <= s[1]]
+        return [s for s in sessions if after < s[1] <= until and s[0] < stop and start < s[1]]
 
-    def forget(self, before: int) -> None:
-        # The newest closed session stays: what comes after it must not reach back into it.
-        while len(self._closed) > 1 and self._closed[0][1] <= before:
+    def forget(self, before: int) -> int:
+        while self._closed and self._closed[0][1] <= before:
             del self._closed[0]
+        # A session may go on for long after a packet's own gap: the first one that is left needs all of its packets.
+        if self._closed:
+            return min(before, self._closed[0][0])
+        return min(before, self._open[0][0]) if self._open else before
 
     def select(self, stream: str, span: Span, packets: Sequence[Packet]) -> Sequence[Packet]:
         return packets
@@ -308,14 +332,13 @@ class _Anchors:
     def last_end(self, stream: str, start: int, stop: int) -> int:
         return start + self._tolerance + 1 if stream == self._primary else stop + 2 * self._tolerance
 
-    def add(self, stream: str, start: int, stop: int, after: int) -> bool:
+    def add(self, stream: str, start: int, stop: int, after: int) -> None:
         if stream == self._primary and start + self._tolerance + 1 > after:
             anchors = self._open
             if not anchors or start > anchors[-1]:
                 anchors.append(start)
             elif anchors[bisect_left(anchors, start)] != start:
                 insort(anchors, start)
-        return True
 
     def next_end(self) -> int | None:
         return self._open[0] + self._tolerance + 1 if self._open else None
@@ -341,10 +364,11 @@ class _Anchors:
             ]
         return [(a - reach, a + reach + 1) for a in anchors if after < a + reach + 1 <= until]
 
-    def forget(self, before: int) -> None:
+    def forget(self, before: int) -> int:
         stale = bisect_right(self._closed, before - self._tolerance - 1)
         if stale:
             del self._closed[:stale]
+        return before
 
     def select(self, stream: str, span: Span, packets: Sequence[Packet]) -> Sequence[Packet]:
         anchor = span[0] + self._tolerance
