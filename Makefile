@@ -33,7 +33,7 @@ lint: $(VENV)/.dev ## ruff and mypy
 	@$(VENV)/bin/mypy
 
 bench: $(VENV)/.bench ## print the benchmarks' figures, beside Bytewax and ROS where they are installed
-	@for name in avt120 scaling; do $(VENV)/bin/python -m tests.benchmarks.$$name $(ARGS) || exit; done
+	@for name in scaling avt120; do $(VENV)/bin/python -m tests.benchmarks.$$name $(ARGS) || exit; done
 
 kafka: .kafka/$(KAFKA)/bin ## fetch Apache Kafka, for the tests that need a real one (130 MB; needs Java 17)
 

@@ -14,7 +14,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 
-from tests.benchmarks.measure import cpu_seconds, table
+from tests.benchmarks.measure import Run, cpu_seconds, table
 from tests.benchmarks.subjects import Bytewax, Ros, StreamFuse
 from tests.benchmarks.workload import Record, Subject, Workload, read_ahead
 
@@ -94,11 +94,14 @@ def reading_order(workload: Workload, records: Sequence[Record]) -> None:
 
 
 def speed(title: str, subjects: Mapping[str, Subject], records: Sequence[Record], rounds: int) -> None:
-    runs = {name: partial(subject.run, subject.prepare(records)) for name, subject in subjects.items()}
-    taken = cpu_seconds(runs, rounds)
+    taken = cpu_seconds({name: partial(prepared, subject, records) for name, subject in subjects.items()}, rounds)
     ours = taken["StreamFuse"]
     rows = [[name, f"{len(records) / t:,.0f}", f"{t / ours:.2f}x"] for name, t in taken.items()]
     table(title, ["", "packets per CPU second", "StreamFuse is faster by"], rows)
+
+
+def prepared(subject: Subject, records: Sequence[Record]) -> Run:
+    return partial(subject.run, subject.prepare(records))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
+Run = Callable[[], object]
 
-def cpu_seconds(subjects: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The median CPU time of each subject over `rounds`, run in turn (A B C, A B C, ...) so that what disturbs one disturbs all."""
+
+def cpu_seconds(subjects: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, float]:
+    """The median CPU time of each subject over `rounds`, run in turn (A B C, A B C, ...) so that what disturbs one disturbs all.
+
+    Each subject prepares a run, untimed, and the run is timed.
+    """
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(rounds):
-        for name, run in subjects.items():
+        for name, prepare in subjects.items():
+            run = prepare()
             gc.collect()
             start = time.process_time()
             run()
