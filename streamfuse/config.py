@@ -103,7 +103,13 @@ class JsonlSourceSettings(Settings):
     path: str
     """A file, or `-` for standard input. One object a line: `text`, `event_time` (ISO 8601 or ns), optional `key`, `stream`, `duration`, `id`."""
     stream: str = "text"
+    """The stream of lines that name none."""
+    streams: list[str] = []
+    """Further streams that a line may name."""
     key: str = "default"
+    """The key of lines that name none."""
+    max_line_bytes: int = Field(1024 * 1024, gt=0)
+    """Longer lines are passed over without being held in memory."""
     follow: bool = False
     """Wait for new lines at the end of the file."""
     state: Path | None = None
