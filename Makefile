@@ -28,9 +28,7 @@ test: $(VENV)/.dev ## run the tests that this machine can run; pytest options in
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
-	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/mypy
+	@status=0; $(VENV)/bin/ruff check . || status=1; $(VENV)/bin/ruff format --check . || status=1; $(VENV)/bin/mypy || status=1; exit $$status
 
 bench: $(VENV)/.bench ## print the benchmarks' figures, beside Bytewax and ROS where they are installed
 	@for name in scaling avt120; do $(VENV)/bin/python -m tests.benchmarks.$$name $(ARGS) || exit; done
