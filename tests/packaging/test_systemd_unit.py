@@ -31,9 +31,7 @@ def service() -> dict[str, list[str]]:
 def test_systemd_accepts_every_line(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     (program,) = (value.split()[0] for value in service()["ExecStart"])
-    unit.write_text(
-        UNIT.read_text().replace(program, shutil.which("true") or "/bin/true")
-    )  # verify wants a program that exists
+    unit.write_text(UNIT.read_text().replace(program, shutil.which("true") or "/bin/true"))  # verify wants a program that exists
     ran = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", "--recursive-errors=yes", unit],
         capture_output=True,
