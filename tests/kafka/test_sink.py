@@ -1,0 +1,89 @@
+"""The Kafka sink fulfils the contract on a real broker, and other clients can read what it writes."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from streamfuse.config import KafkaSinkSettings
+from streamfuse.documents import prediction_from_json, prediction_schema
+from streamfuse.errors import SinkError
+from streamfuse.sinks.kafka import KafkaSink
+from streamfuse.types import Prediction
+from tests.kafka.broker import Broker
+from tests.sinks.contract import SinkContract, prediction
+
+pytestmark = pytest.mark.kafka
+
+
+class KafkaTopic:
+    def __init__(self, broker: Broker, topic: str) -> None:
+        self.broker = broker
+        self.topic = topic
+        broker.create_topic(topic)
+
+    def sink(self) -> KafkaSink:
+        return KafkaSink(KafkaSinkSettings(type="kafka", bootstrap=self.broker.bootstrap, topic=self.topic))
+
+    async def predictions(self) -> list[Prediction]:
+        consumer = KafkaConsumer(bootstrap_servers=self.broker.bootstrap, auto_offset_reset="earliest", metrics_enabled=False)
+        try:
+            partition = TopicPartition(self.topic, 0)
+            consumer.assign([partition])
+            end = consumer.end_offsets([partition])[partition]
+            found: list[Prediction] = []
+            while consumer.position(partition) < end:
+                for records in consumer.poll(1000).values():
+                    found += [prediction_from_json(record.value) for record in records]
+            return found
+        finally:
+            consumer.close()
+
+
+@pytest.fixture
+def topic(broker: Broker, unique: str) -> KafkaTopic:
+    return KafkaTopic(broker, unique)
+
+
+class TestKafkaSink(SinkContract):
+    @pytest.fixture
+    def place(self, topic: KafkaTopic) -> KafkaTopic:
+        return topic
+
+
+@pytest.mark.anyio
+async def test_an_independent_client_reads_predictions_by_the_published_schema(topic: KafkaTopic) -> None:
+    async with topic.sink() as sink:
+        await sink.publish([prediction()])
+    confluent_kafka = pytest.importorskip("confluent_kafka", reason="needs confluent-kafka: pip install 'streamfuse[fast]'")
+    consumer = confluent_kafka.Consumer(
+        {"bootstrap.servers": topic.broker.bootstrap, "group.id": topic.topic, "auto.offset.reset": "earliest"}
+    )
+    consumer.subscribe([topic.topic])
+    message = consumer.poll(30)
+    consumer.close()
+    assert message is not None
+    assert message.error() is None
+    jsonschema.validate(json.loads(message.value() or b""), prediction_schema())
+    headers = dict(message.headers() or [])
+    assert (message.key(), headers["ce_type"], headers["content-type"]) == (b"room-1", b"streamfuse.prediction", b"application/json")
+    assert message.timestamp() == (confluent_kafka.TIMESTAMP_CREATE_TIME, prediction().produced_at // 1_000_000)
+
+
+@pytest.mark.anyio
+async def test_a_topic_that_nobody_creates_is_a_sink_error(broker: Broker, unique: str) -> None:
+    settings = KafkaSinkSettings(type="kafka", bootstrap=broker.bootstrap, topic=unique, connect_timeout="2s")
+    with pytest.raises(SinkError, match=f"expected topic {unique} at .*, found none, and the brokers create none; create it"):
+        async with KafkaSink(settings):
+            pass
+
+
+@pytest.mark.anyio
+async def test_a_prediction_too_large_for_the_topic_is_a_sink_error(broker: Broker, unique: str) -> None:
+    broker.create_topic(unique, configs={"max.message.bytes": "200"})
+    async with KafkaSink(KafkaSinkSettings(type="kafka", bootstrap=broker.bootstrap, topic=unique)) as sink:
+        with pytest.raises(SinkError, match=r"raise max\.message\.bytes of the topic"):
+            await sink.publish([prediction()])
