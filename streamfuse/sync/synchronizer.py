@@ -65,13 +65,14 @@ class _Partition:
 class _Key:
     """Everything about one key. Keys share nothing, so that none holds back another (rule 2)."""
 
-    __slots__ = ("disordered", "floor", "frontier", "name", "partitions", "scheduled", "streams", "touched", "windows")
+    __slots__ = ("disordered", "floor", "frontier", "name", "partitions", "restored", "scheduled", "streams", "touched", "windows")
 
     def __init__(self, name: str, streams: dict[str, StreamState], shape: Shape, now: int) -> None:
         self.name = name
         self.streams = streams
         self.windows = shape.open()
         self.floor = NEVER  # windows that end at or before it are closed
+        self.restored = NEVER  # what the floor was before the restart
         self.frontier = Frontier()
         self.disordered = False  # a late packet was let in, so that windows may differ from their first revision
         self.partitions: dict[str, _Partition] = {}
@@ -319,7 +320,7 @@ class Synchronizer:
         # A packet between the windows is still needed until the watermark has passed it: it tells which packets after it are late.
         last = entry.last = max(windows.last_end(stream.name, start, stop), start + 1)
         lateness = self._lateness
-        if silent and last <= key.floor - lateness:
+        if silent and last <= key.restored - lateness:
             self._settle(stream, entry, Outcome.DUPLICATE, "it was accounted for before the restart")
             return
         if last <= closed - lateness:
@@ -332,13 +333,15 @@ class Synchronizer:
                 f"raise {stream.name}'s max_out_of_orderness, or allowed_lateness",
             )
             return
-        if last > closed:
+        if silent and last <= key.restored:
+            windows.restore(stream.name, start, stop)
+        elif last > closed:
             windows.add(stream.name, start, stop, max(closed, key.floor))
         disordered = last <= closed or closed - stream.allowance > start
         if disordered:
             entry.admit = closed
             self._mark(stream, start, stop, Absence.LATE)
-        if silent and start < key.floor:
+        if silent and start < key.restored:
             entry.used = True
         stream.buffer.insert(entry)
         if lateness and disordered:
@@ -349,9 +352,8 @@ class Synchronizer:
         """A packet came late, but within the allowed lateness: the closed windows that it belongs to get a further revision."""
         packet = entry.packet
         spans = key.windows.reopen(stream.name, packet.event_time, entry.stop, closed - self._lateness, closed, key.floor)
-        if silent:
-            return  # they were published before the restart
-        windows = [self._window(key, span, self._lateness) for span in spans if span[1] <= key.floor]
+        published = key.restored if silent else NEVER  # before the restart
+        windows = [self._window(key, span, self._lateness) for span in spans if published < span[1] <= key.floor]
         # With `nearest`, a late packet may be no nearer to the anchor than what the window has.
         revised = [w for w in windows if packet in w.packets.get(stream.name, ())]
         if revised:
@@ -578,7 +580,7 @@ class Synchronizer:
         for name, floor in cursor.watermarks.items():
             if floor is not None:
                 key = self._keys.get(name) or self._open(name)
-                key.floor = max(key.floor, floor)
+                key.floor = key.restored = max(key.floor, floor)
 
     def _revoke(self, revoke: Revoke) -> None:
         for key in [k for k in self._keys.values() if not revoke.partitions.isdisjoint(k.partitions)]:

@@ -28,6 +28,10 @@ class OpenWindows(Protocol):
         """A packet arrived in time for the windows that end past `after`."""
         ...
 
+    def restore(self, stream: str, start: int, stop: int) -> None:
+        """A packet of windows that were closed before a restart is back, for the windows that may still be revised."""
+        ...
+
     def next_end(self) -> int | None:
         """The end of the first open window."""
         ...
@@ -220,6 +224,9 @@ class _Grid:
                 merged.append([low, high])
         self._ranges = deque(merged)
 
+    def restore(self, stream: str, start: int, stop: int) -> None:
+        pass
+
     def next_end(self) -> int | None:
         return self._base + self._ranges[0][0] * self._hop if self._ranges else None
 
@@ -259,7 +266,7 @@ class _Sessions:
         self._gap = gap
         self._max_size = max_size
         self._open: list[list[int]] = []
-        self._closed: list[Span] = []
+        self._closed: list[list[int]] = []
 
     def last_end(self, stream: str, start: int, stop: int) -> int:
         return stop + self._gap
@@ -270,7 +277,13 @@ class _Sessions:
         end = stop + self._gap
         if end <= start:
             return
-        sessions = self._open
+        self._join(self._open, start, end)
+
+    def restore(self, stream: str, start: int, stop: int) -> None:
+        self._join(self._closed, start, stop + self._gap)
+
+    @staticmethod
+    def _join(sessions: list[list[int]], start: int, end: int) -> None:
         at = bisect_left(sessions, [start])
         if at and sessions[at - 1][1] > start:
             at -= 1
@@ -298,11 +311,11 @@ class _Sessions:
                 session[0] = end
             else:
                 del self._open[0]
-            self._closed.append((start, end))
+            self._closed.append([start, end])
             yield start, end
 
     def reopen(self, stream: str, start: int, stop: int, after: int, until: int, closed: int) -> list[Span]:
-        sessions = [*self._closed, *((s[0], self._end_of(s)) for s in self._open)]
+        sessions = [*((s[0], s[1]) for s in self._closed), *((s[0], self._end_of(s)) for s in self._open)]
         return [s for s in sessions if after < s[1] <= until and s[0] < stop and start < s[1]]
 
     def forget(self, before: int) -> int:
@@ -339,6 +352,10 @@ class _Anchors:
                 anchors.append(start)
             elif anchors[bisect_left(anchors, start)] != start:
                 insort(anchors, start)
+
+    def restore(self, stream: str, start: int, stop: int) -> None:
+        if stream == self._primary and start not in self._closed:
+            insort(self._closed, start)
 
     def next_end(self) -> int | None:
         return self._open[0] + self._tolerance + 1 if self._open else None

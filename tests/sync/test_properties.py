@@ -130,9 +130,9 @@ def test_a_crash_after_any_packet_loses_and_doubles_nothing(
     crash: int,
     durable: int,
 ) -> None:
+    if lateness and isinstance(shape, Session):
+        shape = Session(shape.gap)
     logs = packets(recording)
-    if lateness:  # the number of a revision tells the order in which late packets of several streams came
-        other = one
     whole = run(synchronizer(shape, out_of_orderness, lateness), interleave(logs, one))
 
     before = synchronizer(shape, out_of_orderness, lateness)
@@ -149,8 +149,11 @@ def test_a_crash_after_any_packet_loses_and_doubles_nothing(
     after = synchronizer(shape, out_of_orderness, lateness)
     rest = {stream: log[cursor.offsets[stream].needed :] if stream in cursor.offsets else log for stream, log in logs.items()}
     resumed = run(after, [Resume(cursor), *interleave(rest, other)])
-    assert contents([*kept, *resumed]) == contents(whole)
-    if not lateness:
+    if lateness:
+        # How many revisions a window gets depends on how the late packets interleave with its end; what it ends up with does not.
+        assert newest([*kept, *resumed]) == newest(whole)
+    else:
+        assert contents([*kept, *resumed]) == contents(whole)
         late = Counter(loss.position for loss in after.take_losses() if loss.reason is Outcome.LATE)
         assert all(count == 1 for count in late.values())
 
