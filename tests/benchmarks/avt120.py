@@ -29,7 +29,7 @@ def main() -> None:
     two, three = workload.records("video", "audio"), workload.records()
     live = available(
         {
-            "StreamFuse": lambda: StreamFuse("video", "audio"),
+            "StreamFuse": lambda: StreamFuse("video", "audio", metrics=True),
             "Bytewax, hop 100 ms": lambda: Bytewax(live=True, batch=1, hop=0.100),
             "Bytewax, hop 20 ms": lambda: Bytewax(live=True, batch=1, hop=0.020),
             "ROS": lambda: Ros("video", "audio"),
@@ -37,7 +37,7 @@ def main() -> None:
     )
     backlog = available(
         {
-            "StreamFuse": lambda: StreamFuse("video", "audio", live=False),
+            "StreamFuse": lambda: StreamFuse("video", "audio", live=False, metrics=True),
             "Bytewax, hop 100 ms, batches of 100": lambda: Bytewax(live=False, batch=100, hop=0.100),
             "Bytewax, hop 20 ms, batches of 100": lambda: Bytewax(live=False, batch=100, hop=0.020),
         }

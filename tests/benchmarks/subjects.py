@@ -12,14 +12,22 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from prometheus_client import generate_latest
+
 from streamfuse import MILLISECOND, SECOND, Anchored, Packet, Position, StreamPolicy, Synchronizer, Window
+from streamfuse.metrics import Metrics
 from tests.benchmarks.workload import Decision, Outcome, Record, Workload
 
+SCRAPE = 15 * SECOND
 EPOCH = 1_790_000_000  # s; any instant will do
 
 
 class StreamFuse:
-    """Our synchronizer with anchored windows, as an application would set it for this workload."""
+    """Our synchronizer with anchored windows, as an application would set it for this workload.
+
+    The ledger and the cursor are always kept. With `metrics`, every window is counted as the daemon counts it, and all metrics are scraped
+    every 15 s of arrival time.
+    """
 
     def __init__(
         self,
@@ -28,11 +36,13 @@ class StreamFuse:
         max_out_of_orderness: int = 40 * MILLISECOND,
         max_hold: int | None = 40 * MILLISECOND,
         allowed_lateness: int = 2500 * MILLISECOND,
+        metrics: bool = False,
     ) -> None:
         self._policies = {s: StreamPolicy(max_out_of_orderness=max_out_of_orderness) for s in streams}
         self._live = live
         self._max_hold = max_hold
         self._allowed_lateness = allowed_lateness
+        self._metrics = metrics
 
     def prepare(self, records: Sequence[Record]) -> list[Packet]:
         offsets = dict.fromkeys((r.stream for r in records), 0)
@@ -52,9 +62,13 @@ class StreamFuse:
             allowed_lateness=self._allowed_lateness,
         )
         decisions: dict[str, Decision] = {}
+        metrics = _watched(sync) if self._metrics else None
+        scrape = packets[0].arrival_time + SCRAPE
 
         def decide(windows: list[Window], now: int) -> None:
             for window in windows:
+                if metrics is not None:
+                    metrics.window(window)
                 (frame,) = window.packets["video"]
                 if frame.payload not in decisions:  # the first answer counts, not its revisions
                     chunk = window.packets.get("audio")
@@ -75,6 +89,9 @@ class StreamFuse:
             windows = sync.push(packet)
             if windows:
                 decide(windows, now)
+            if metrics is not None and now >= scrape:
+                generate_latest(metrics.registry)
+                scrape += SCRAPE
         while self._live and (upcoming := sync.until_next()) is not None:
             now += upcoming
             decide(sync.elapse(upcoming), now)
@@ -198,6 +215,19 @@ class _Message:
         self.stamp = stamp
         self.header = self
         self.record = record
+
+
+def _watched(sync: Synchronizer) -> Metrics:
+    metrics = Metrics()
+    metrics.watch(
+        sync.ledger,
+        buffered=sync.buffered,
+        unaccounted=sync.unaccounted,
+        lags=lambda: {stream: -mark for marks in sync.watermarks().values() for stream, mark in marks.items()},
+        keys=lambda: sync.keys,
+        clock_steps=lambda: sync.clock_steps,
+    )
+    return metrics
 
 
 def _ns(seconds: float) -> int:
