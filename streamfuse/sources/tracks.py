@@ -24,6 +24,9 @@ from streamfuse.types import MILLISECOND, SECOND, Audio, Image, Outcome
 GAP = 10 * MILLISECOND
 """Sound whose time differs by more from what the samples before it say begins anew: a gap stays a gap."""
 
+_TAGS = re.compile(r"\{\\[^}]*\}|</?(?:b|i|u|s|c|v|font|lang|ruby|rt)(?:[\s.][^>]*)?>")
+_BREAKS = re.compile(r"\\[Nnh]")
+
 
 class Decoded(NamedTuple):
     """A payload and when it happened, in ns of the file's own time."""
@@ -171,8 +174,7 @@ class CaptionTrack:
 def plain(markup: bytes | str) -> str:
     """The words of a caption, without the tags of ASS and SubRip and without line breaks."""
     text = markup.decode("utf-8", "replace") if isinstance(markup, bytes) else markup
-    text = re.sub(r"\{\\[^}]*\}|</?[a-zA-Z][^>]*>", "", text)
-    return " ".join(re.sub(r"\\[Nnh]", " ", text).split())
+    return " ".join(_BREAKS.sub(" ", _TAGS.sub("", text)).split())
 
 
 def _decode(packet: Compressed[Any]) -> tuple[list[object], Damaged | None]:
