@@ -26,7 +26,7 @@ class FaceMotion(nn.Module):
 
     def __init__(self, features: int, size: int = 48, grid: int = 6, longest_gap: float = 0.6) -> None:
         super().__init__()
-        self.cell, self.longest_gap = size // grid, longest_gap
+        self.cell, self.longest_gap = size // (2 * grid), longest_gap
         cells = grid * grid
         self.project = nn.Linear(4 * cells + 2, features)
         self.mix = TimeMix(features)
@@ -41,6 +41,7 @@ class FaceMotion(nn.Module):
         x = x - x.mean((2, 3), keepdim=True)
         spread = _mean_over(x.square().mean((2, 3))[..., None], weight).sqrt()  # (batch, 1, 1)
         x = x / (spread[..., None] + 0.02)
+        x = F.avg_pool2d(x, 2)  # a camera's noise is as fine as its pixels, a mouth is not
         moved = (x[:, 1:] - x[:, :-1]).abs()
         follows = seen[:, 1:] & seen[:, :-1] & ((time[:, 1:] - time[:, :-1]) < self.longest_gap)
         energy = F.pad(_cells(moved, self.cell) * follows[..., None], (0, 0, 1, 0))  # (batch, frames, cells)

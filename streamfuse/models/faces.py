@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -107,25 +108,54 @@ def _follow(track: Mapping[int, Box], count: int) -> list[Box]:
 
 
 def _steady_crops(frames: Sequence[Grey], boxes: Sequence[Box], size: int) -> NDArray[np.uint8]:
-    """Crops around the boxes, each shifted onto the one before it by the shift of its upper part, where no mouth
-    moves."""
+    """Crops around the boxes, each shifted onto the one before it by the shift of its upper half, where no mouth moves."""
     crops = np.zeros((len(frames), size, size), np.uint8)
-    upper = slice(0, round(0.55 * size))
-    window = cv2.createHanningWindow((size, upper.stop), cv2.CV_32F)
-    before: NDArray[np.float32] | None = None
-    shift = np.zeros(2)
+    steady = _Steadier(size)
     for i, (frame, box) in enumerate(zip(frames, boxes, strict=True)):
-        double = _cut(frame, box, 2 * size)
-        crop = _moved(double, shift, size)
-        part = crop[upper].astype(np.float32)
-        if before is not None:
-            (dx, dy), response = cv2.phaseCorrelate(before, part, window)
-            if response > 0.1 and 0.05 < np.hypot(dx, dy) < size / 6:
-                shift = shift + np.array((dx, dy))
-                crop = _moved(double, shift, size)
-                part = crop[upper].astype(np.float32)
-        crops[i], before = crop, part
+        crops[i] = steady.next(_cut(frame, box, 2 * size))
     return crops
+
+
+class _Steadier:
+    """Follows one face: keeps the shift that lays the next crop onto those before it."""
+
+    def __init__(self, size: int) -> None:
+        # OpenCV's phase correlation is half a pixel off where the transform that it picks has an odd length.
+        self._size, self._upper = size, slice(0, size // 4 * 2)
+        self._window = cv2.createHanningWindow((size, self._upper.stop), cv2.CV_32F)
+        self._shift = np.zeros(2)
+        self._before: NDArray[np.float32] | None = None
+
+    def next(self, double: Grey) -> Grey:
+        """The crop, at half the size of `double`, where the ones before it were."""
+        crop, part = self._at(double, self._shift)
+        if self._before is not None:
+            shift, response = cv2.phaseCorrelate(self._before, part, self._window)
+            if response > 0.1 and 0.75 < math.hypot(*shift) < self._size / 6:
+                self._shift = self._shift + np.array(shift)
+                crop, part = self._at(double, self._shift)
+            for _ in range(2):
+                rest = _small_shift(self._before, part, self._window)
+                if not 0.03 < math.hypot(*rest) < 2:
+                    break
+                self._shift = self._shift + rest
+                crop, part = self._at(double, self._shift)
+        self._before = part
+        return crop
+
+    def _at(self, double: Grey, shift: NDArray[np.float64]) -> tuple[Grey, NDArray[np.float32]]:
+        crop = _moved(double, shift, self._size)
+        part = cv2.GaussianBlur(crop[self._upper], (5, 5), 1.0).astype(np.float32)
+        return crop, np.asarray(part - part.mean(), np.float32)
+
+
+def _small_shift(before: NDArray[np.float32], after: NDArray[np.float32], weight: NDArray[Any]) -> NDArray[np.float64]:
+    """By how many pixels (x, y) `after` is shifted against `before`: one step of Lucas and Kanade (IJCAI 1981)."""
+    down, right = np.gradient(before)
+    slopes = np.stack([right.ravel(), down.ravel()])
+    weighted = slopes * weight.ravel()
+    square = weighted @ slopes.T + np.eye(2) * (1 + 1e-3 * float(weight.sum()))
+    return np.asarray(np.linalg.solve(square, -weighted @ (after - before).ravel()), np.float64)
 
 
 def _cut(frame: Grey, box: Box, size: int) -> Grey:

@@ -64,7 +64,7 @@ class FaceCrops:
     ) -> None:
         self.size, self.spacing, self.min_width, self.max_faces = size, round(SECOND / fps), width, max_faces
         self.detect_every = detect_every_ms * MILLISECOND
-        self.frames = round(seconds * fps)
+        self.frames = round(seconds * fps) + 1  # a window begins between two of its frames
         self._finder = FaceFinder()
 
     def reduce(self, decoded: Decoded) -> NDArray[np.uint8]:

@@ -71,8 +71,9 @@ class TorchRunner:
         self.device = pick_device(settings.device)
         self.stage_seconds: dict[str, float] = dict.fromkeys(("decode", "preprocess", "encode", "fuse"), 0.0)
         self.windows_done = 0
+        self.packets_decoded = 0
         self._clock = clock
-        self._time_lock = threading.Lock()
+        self._lock = threading.Lock()
         self._empty = {stream: part.empty() for stream, part in self.bundle.preprocessors.items()}
         self._cache = OnceCache(CACHE_BYTES, _size)
         self._reported: OrderedDict[Hashable, None] = OrderedDict()
@@ -83,10 +84,6 @@ class TorchRunner:
     @property
     def inputs(self) -> Mapping[str, str]:
         return self.bundle.inputs
-
-    @property
-    def packets_decoded(self) -> int:
-        return self._cache.computed
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -170,12 +167,13 @@ class TorchRunner:
 
     def _decoded(self, packet: Packet, stream: str) -> Any:
         part = self.bundle.preprocessors[stream]
-        limit = self.settings.max_pixels
-        return self._remember(
-            packet,
-            "decoded",
-            lambda: part.reduce(decode(packet, part.modality, max_pixels=limit, min_width=part.min_width)),
-        )
+
+        def make() -> Any:
+            with self._lock:
+                self.packets_decoded += 1
+            return part.reduce(decode(packet, part.modality, max_pixels=self.settings.max_pixels, min_width=part.min_width))
+
+        return self._remember(packet, "decoded", make)
 
     def _remember(self, packet: Packet, word: str, make: Callable[[], Any]) -> Any:
         return self._cache.get((word, *_identity(packet)), make)
@@ -245,7 +243,7 @@ class TorchRunner:
         try:
             yield
         finally:
-            with self._time_lock:
+            with self._lock:
                 self.stage_seconds[stage] += (self._clock.monotonic() - begun) / 1e9
 
 
