@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import sys
 import zlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import ExitStack
@@ -112,11 +113,9 @@ class JsonlSource:
     def _open_file(self) -> int:
         path = self._settings.path
         if self._stdin:
-            try:
-                os.fstat(0)
-            except OSError:
-                raise SourceError("expected lines on standard input, which is closed; pipe them in, or name a file") from None
-            return 0
+            if sys.__stdin__ is None:
+                raise SourceError("expected lines on standard input, which is closed; pipe them in, or name a file")
+            return sys.__stdin__.fileno()
         try:
             mode = os.stat(path).st_mode
             if stat.S_ISDIR(mode):
