@@ -90,6 +90,11 @@ class KafkaSource:
             self._arrived = anyio.Event()
 
     @property
+    def partitions(self) -> frozenset[str]:
+        """The partitions that are ours, as far as their items have been asked for."""
+        return self._cursor.partitions
+
+    @property
     def buffered(self) -> int:
         """Bytes fetched and not yet asked for."""
         return self._poller.buffered if self._poller else 0

@@ -46,6 +46,10 @@ class KafkaCursor:
         self._watermarks: dict[str, int] = {}
         self._keys: dict[int, dict[str, dict[str, int]]] = {}  # partition number -> key -> partition -> offset of its last record
 
+    @property
+    def partitions(self) -> frozenset[str]:
+        return frozenset(self._owned)
+
     def lose(self, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:
             name = partition_name(*partition)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from kafka.net.inet import KafkaNetSocket
 
 from tests.kafka.broker import Broker
 
@@ -22,9 +25,21 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def own_broker(tmp_path: Path) -> Broker:
+def own_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     """One that this test may start, stop and kill."""
-    return Broker(Path(os.environ["STREAMFUSE_KAFKA_HOME"]), tmp_path)
+    connect = KafkaNetSocket.sock_connect
+
+    async def connect_or_close(self: KafkaNetSocket, net: Any, sock: socket.socket, *arguments: Any, **named: Any) -> Any:
+        try:
+            return await connect(self, net, sock, *arguments, **named)
+        except BaseException:
+            sock.close()  # kafka-python leaves it to the garbage collector, which warns in whichever test it runs
+            raise
+
+    monkeypatch.setattr(KafkaNetSocket, "sock_connect", connect_or_close)
+    broker = Broker(Path(os.environ["STREAMFUSE_KAFKA_HOME"]), tmp_path)
+    yield broker
+    broker.kill()
 
 
 @pytest.fixture
