@@ -6,14 +6,10 @@ One section per package of the code. `type:` picks the class. Durations are writ
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, WithJsonSchema, model_validator
-
-from streamfuse.errors import ConfigError, Problem
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000, "d": 86_400_000_000_000}
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ns|us|ms|s|m|h|d)\s*$")
@@ -101,7 +97,8 @@ class MediaSourceSettings(Settings):
 class JsonlSourceSettings(Settings):
     type: Literal["jsonl"]
     path: str
-    """A file, or `-` for standard input. One object a line: `text`, `event_time` (ISO 8601 or ns), optional `key`, `stream`, `duration`, `id`."""
+    """A file, or `-` for standard input. An object a line: `text`, `event_time` (ISO 8601 or ns), optional `key`, `stream`, `duration`,
+    `id`."""
     stream: str = "text"
     """The stream of lines that name none."""
     streams: list[str] = []

@@ -24,8 +24,8 @@ class Clock(Protocol):
 class Source(Protocol):
     """Yields packets, each stamped with its event time, in the order of their offsets within a partition.
 
-    Used as `async with source:`; entering opens what it reads and raises `SourceError` where waiting won't help. Losing a connection later is
-    the source's own business: it retries with backoff and keeps its place.
+    Used as `async with source:`; entering opens what it reads and raises `SourceError` where waiting won't help. Losing a connection
+    later is the source's own business: it retries with backoff and keeps its place.
     """
 
     name: str
@@ -36,9 +36,7 @@ class Source(Protocol):
 
     async def __aenter__(self) -> Self: ...
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None: ...
 
     def batches(self) -> AsyncIterator[Sequence[Item]]:
         """Batches of items, in order, until the input ends; a live source never ends. Called once.
@@ -64,9 +62,7 @@ class Sink(Protocol):
 
     async def __aenter__(self) -> Self: ...
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None: ...
 
     async def publish(self, predictions: Sequence[Prediction]) -> None:
         """Returns when all of them are durable, in this order. Raises `SinkError` where waiting won't help.
@@ -98,9 +94,7 @@ class Runner(Protocol):
 
     async def __aenter__(self) -> Self: ...
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None: ...
 
     async def prepare(self, windows: Sequence[Window]) -> Batch:
         """Decode and preprocess on the pool. Never raises for bad payloads: they are listed as `undecodable` and count as absent."""

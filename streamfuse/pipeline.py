@@ -90,8 +90,8 @@ async def _synchronize(
 ) -> None:
     """Feed the synchronizer, and tell it how long nothing came.
 
-    Only time in which the channel was empty and we were free to take more counts as waiting (rule 6): an item that was there at once means a
-    backlog, in which nothing can be said about silence, and time blocked by the stages after us is ours.
+    Only time in which the channel was empty and we were free to take more counts as waiting (rule 6): an item that was there at once
+    means a backlog, in which nothing can be said about silence, and time blocked by the stages after us is ours.
     """
     synchronizer, clock, metrics = pipeline.synchronizer, pipeline.clock, pipeline.metrics
     ends = _Ends(pipeline.sources)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from streamfuse.interfaces import Clock
+from streamfuse.interfaces import Batch, Clock
 from streamfuse.types import Absence, Cursor, Item, Packet, Prediction, Resume, Window
 
 
@@ -36,7 +36,7 @@ class _Opened:
 
 
 class MemorySource(_Opened):
-    """Yields the batches that it was given; `committed` is the last cursor. A second one with the same items and `resume` goes on from it."""
+    """Yields the batches that it was given; `committed` is the last cursor. Another with the same items and `resume` goes on from it."""
 
     def __init__(self, batches: Sequence[Sequence[Item]], *, name: str = "memory", resume: Cursor | None = None) -> None:
         self.name = name
@@ -51,9 +51,7 @@ class MemorySource(_Opened):
             yield [Resume(self._resume)]
             needed = {partition: offsets.needed for partition, offsets in self._resume.offsets.items()}
         for batch in self._batches:
-            yield [
-                item for item in batch if not isinstance(item, Packet) or item.position.offset >= needed.get(item.position.partition, 0)
-            ]
+            yield [item for item in batch if not isinstance(item, Packet) or item.position.offset >= needed.get(item.position.partition, 0)]
 
     async def commit(self, cursor: Cursor) -> None:
         self.committed = cursor
@@ -87,7 +85,7 @@ class MemoryRunner(_Opened):
     async def prepare(self, windows: Sequence[Window]) -> MemoryBatch:
         return MemoryBatch(windows)
 
-    async def predict(self, batch: MemoryBatch) -> list[Prediction]:
+    async def predict(self, batch: Batch) -> list[Prediction]:
         self.batches.append(len(batch.windows))
         return [predict(window, self._clock.now()) for window in batch.windows]
 

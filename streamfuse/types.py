@@ -115,7 +115,7 @@ class Packet:
 class Loss:
     """A received record that no window will get, with the reason: it is counted and goes to the side output, never silently away.
 
-    `detail` is a sentence that says what was expected, what was found and what to change. `record` is the original value, where it is known.
+    `detail` is a sentence saying what was expected, what was found, what to change. `record` is the original value, where it is known.
     """
 
     stream: str
@@ -196,9 +196,9 @@ class Window:
 class Prediction:
     """What a model says about one window.
 
-    `scores` maps each label to its probability; `label` is the greatest. `contributions` maps each present stream to its exact Shapley value
-    on the probability of `label` (Shapley 1953; the baseline is the model with nothing present). `packets` counts what went in per stream,
-    `texts` holds the text streams' words when the config publishes them, `truth` the true label when a truth stream is configured.
+    `scores` maps each label to its probability; `label` is the greatest. `contributions` maps each present stream to its exact Shapley
+    value on the probability of `label` (Shapley 1953; the baseline is the model with nothing present). `packets` counts what went in
+    per stream, `texts` holds the text streams' words when the config publishes them, `truth` the true label when there is a truth stream.
     `model` and `digest` name the bundle.
     """
 

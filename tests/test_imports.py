@@ -15,12 +15,14 @@ PACKAGE = Path(__file__).parents[1] / "streamfuse"
 
 LAYERS = (  # each part imports its own layer and those above it, never one below
     ("types", "errors", "ledger"),
-    ("interfaces", "clock", "config"),
-    ("sync", "models", "codecs", "headers", "documents", "metrics", "topics", "kafka_client", "simulation", "training"),
+    ("interfaces", "clock", "config", "notify", "logs"),
+    ("sync", "models", "codecs", "headers", "documents", "metrics", "topics", "kafka_client", "simulation", "training", "loading"),
     ("sources", "sinks", "feeder", "web"),
     ("pipeline",),
     ("daemon",),
-    ("cli", "testing", "streamfuse"),  # what people start or import; `streamfuse` is the package's own `__init__`
+    ("assembly", "view"),
+    ("demo", "simulate", "subscribe"),
+    ("cli", "__main__", "testing", "streamfuse"),  # what people start or import; `streamfuse` is the package's own `__init__`
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 HEAVY = {"anyio", "asyncio", "av", "confluent_kafka", "cv2", "kafka", "numpy", "prometheus_client", "pydantic", "torch"}

@@ -65,7 +65,19 @@ class _Partition:
 class _Key:
     """Everything about one key. Keys share nothing, so that none holds back another (rule 2)."""
 
-    __slots__ = ("disordered", "floor", "frontier", "name", "partitions", "restored", "scheduled", "streams", "touched", "windows")
+    __slots__ = (
+        "deferred",
+        "disordered",
+        "floor",
+        "frontier",
+        "name",
+        "partitions",
+        "restored",
+        "scheduled",
+        "streams",
+        "touched",
+        "windows",
+    )
 
     def __init__(self, name: str, streams: dict[str, StreamState], shape: Shape, now: int) -> None:
         self.name = name
@@ -73,6 +85,7 @@ class _Key:
         self.windows = shape.open()
         self.floor = NEVER  # windows that end at or before it are closed
         self.restored = NEVER  # what the floor was before the restart
+        self.deferred: dict[Span, None] = {}  # revisions that wait for the end of a replay
         self.frontier = Frontier()
         self.disordered = False  # a late packet was let in, so that windows may differ from their first revision
         self.partitions: dict[str, _Partition] = {}
@@ -122,6 +135,7 @@ class Synchronizer:
         self._finished: set[str] = set()
         self._now = 0  # time spent waiting for input
         self._deadlines: list[tuple[int, str]] = []
+        self._replaying = False
         self._forgotten: dict[str, None] = {}
         self._forget_at = forget_after
         self.ledger = Ledger(tuple(streams))
@@ -179,6 +193,8 @@ class Synchronizer:
         if key is None:
             self._finished.update(self._policies if stream is None else (stream,))
         out: list[Window] = []
+        if stream is None and key is None:
+            self._caught_up(out)
         for state in [k for k in self._keys.values() if key is None or k.name == key]:
             for ended in state.streams.values():
                 if stream is None or ended.name == stream:
@@ -281,6 +297,8 @@ class Synchronizer:
                         self._refuse(stream, suspect)
                     else:
                         self._admit(key, stream, suspect, silent, out)
+        if self._replaying and all(partition.next >= partition.replayed for partition in self._partitions.values()):
+            self._caught_up(out)
         self._advance(key, out)
         self._schedule(key)
         return out
@@ -333,8 +351,8 @@ class Synchronizer:
                 f"raise {stream.name}'s max_out_of_orderness, or allowed_lateness",
             )
             return
-        if silent and last <= key.restored:
-            windows.restore(stream.name, start, stop)
+        if last > closed and silent and last <= key.restored:
+            windows.restore(stream.name, max(start, closed), stop)
         elif last > closed:
             windows.add(stream.name, start, stop, max(closed, key.floor))
         disordered = last <= closed or closed - stream.allowance > start
@@ -353,12 +371,24 @@ class Synchronizer:
         packet = entry.packet
         spans = key.windows.reopen(stream.name, packet.event_time, entry.stop, closed - self._lateness, closed, key.floor)
         published = key.restored if silent else NEVER  # before the restart
-        windows = [self._window(key, span, self._lateness) for span in spans if published < span[1] <= key.floor]
+        spans = [span for span in spans if published < span[1] <= key.floor]
+        if self._replaying:
+            key.deferred.update(dict.fromkeys(spans))  # what else these windows hold may not have been read again yet
+            return
+        windows = [self._window(key, span, self._lateness) for span in spans]
         # With `nearest`, a late packet may be no nearer to the anchor than what the window has.
         revised = [w for w in windows if packet in w.packets.get(stream.name, ())]
         if revised:
             out.extend(revised[:-1])
             out.append(self._with_cursor(key, revised[-1]))
+
+    def _caught_up(self, out: list[Window]) -> None:
+        """Everything that was read before the restart has been read again: publish the revisions that waited for it."""
+        self._replaying = False
+        for key in self._keys.values():
+            for span in key.deferred:
+                out.append(self._with_cursor(key, self._window(key, span, self._lateness)))
+            key.deferred.clear()
 
     # --- windows ---------------------------------------------------------------------------------------------------------------------
 
@@ -444,6 +474,8 @@ class Synchronizer:
 
     def _release(self, key: _Key, reach: int) -> None:
         """Packets whose last window is closed, and can't be revised any more, are settled."""
+        if key.deferred:
+            return
         bound = key.windows.forget(reach - self._lateness)
         for stream in key.streams.values():
             buffer = stream.buffer
@@ -575,6 +607,7 @@ class Synchronizer:
         return partition
 
     def _resume(self, cursor: Cursor) -> None:
+        self._replaying = True
         for name, offsets in cursor.offsets.items():
             self._partitions[name] = _Partition(offsets)
         for name, floor in cursor.watermarks.items():

@@ -64,7 +64,7 @@ class Shape(Protocol):
 
     @property
     def bounded(self) -> bool:
-        """Whether a packet alone tells which windows it can belong to. Otherwise packets stay until windows close, whatever the watermark."""
+        """Whether a packet alone tells which windows it can belong to. If not, packets stay until windows close."""
         ...
 
     def open(self) -> OpenWindows: ...

@@ -1,0 +1,7 @@
+"""`python -m streamfuse` is `streamfuse`."""
+
+import sys
+
+from streamfuse.cli import main
+
+sys.exit(main())

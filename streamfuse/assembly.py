@@ -1,0 +1,150 @@
+"""Turns settings into parts, made but not started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from streamfuse.clock import SystemClock
+from streamfuse.config import AnchoredSettings, Config, SessionSettings, SinkSettings, SlidingSettings, SourceSettings, SyncSettings
+from streamfuse.daemon import Daemon
+from streamfuse.errors import ConfigError, Problem, StreamFuseError
+from streamfuse.interfaces import Clock, Sink, Source
+from streamfuse.metrics import Metrics
+from streamfuse.sync import Anchored, ClockPolicy, Session, Sliding, StreamPolicy, Synchronizer, Tumbling
+from streamfuse.sync.windows import Shape
+from streamfuse.topics import Topics
+
+if TYPE_CHECKING:
+    from streamfuse.models.runner import TorchRunner
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+# Imported when they are asked for, so that a daemon without Kafka needs no Kafka.
+SOURCES = {
+    "kafka": ("streamfuse.sources.kafka", "KafkaSource"),
+    "media": ("streamfuse.sources.media", "MediaSource"),
+    "jsonl": ("streamfuse.sources.jsonl", "JsonlSource"),
+    "topics": ("streamfuse.sources.topics", "TopicsSource"),
+    "simulator": ("streamfuse.sources.simulator", "SimulatorSource"),
+}
+SINKS = {
+    "jsonl": ("streamfuse.sinks.jsonl", "JsonlSink"),
+    "topics": ("streamfuse.sinks.topics", "TopicsSink"),
+    "kafka": ("streamfuse.sinks.kafka", "KafkaSink"),
+}
+
+
+def build(config: Config, *, clock: Clock | None = None, topics: Topics | None = None) -> Daemon:
+    """Every part of the config. Raises ConfigError with the mistakes of all parts at once."""
+    time = clock or SystemClock()
+    hub = topics or Topics()
+    problems: list[Problem] = []
+    sources = _make("sources", config.sources, lambda s: make_source(s, time, hub), problems)
+    feeds = _make("feed", config.feed, lambda s: make_source(s, time, hub), problems)
+    sinks = _make("sinks", config.sinks, lambda s: make_sink(s, hub), problems)
+    synchronizer = make_synchronizer(config.sync)
+    runners = _make("models", [config.models], lambda s: _make_runner(config, time), problems, numbered=False)
+    if problems:
+        raise ConfigError(problems)
+    runner = runners[0]
+    metrics = Metrics()
+    metrics.watch(
+        synchronizer.ledger,
+        buffered=synchronizer.buffered,
+        unaccounted=synchronizer.unaccounted,
+        lags=lambda: _lags(synchronizer, time),
+        keys=lambda: synchronizer.keys,
+        clock_steps=lambda: synchronizer.clock_steps,
+    )
+    metrics.model(runner.bundle.config.name, runner.bundle.digest, str(runner.device))
+    return Daemon(config, time, hub, metrics, synchronizer, runner, sources, sinks, feeds)
+
+
+def make_source(settings: SourceSettings, clock: Clock, topics: Topics) -> Source:
+    for path in _local_files(settings):
+        if not path.exists():
+            raise ConfigError([Problem("path", f"there is no {path}; correct the path, or make the file")])
+    made = _class(SOURCES[settings.type])
+    source: Source = made(settings, topics, clock) if settings.type == "topics" else made(settings, clock)
+    return source
+
+
+def make_sink(settings: SinkSettings, topics: Topics) -> Sink:
+    made = _class(SINKS[settings.type])
+    sink: Sink = made(settings, topics) if settings.type == "topics" else made(settings)
+    return sink
+
+
+def make_synchronizer(settings: SyncSettings) -> Synchronizer:
+    streams = {name: StreamPolicy(s.required, s.max_out_of_orderness, s.idle_timeout, s.lag) for name, s in settings.streams.items()}
+    clock = ClockPolicy(settings.clock.step, settings.clock.confirm, settings.clock.max_error, settings.clock.policy)
+    return Synchronizer(
+        streams,
+        make_shape(settings),
+        max_hold=settings.max_hold,
+        allowed_lateness=settings.allowed_lateness,
+        forget_after=settings.forget_after,
+        clock=clock,
+        side_output=True,
+    )
+
+
+def make_shape(settings: SyncSettings) -> Shape:
+    windows = settings.windows
+    if isinstance(windows, SlidingSettings):
+        return Sliding(windows.size, windows.hop, windows.offset)
+    if isinstance(windows, SessionSettings):
+        return Session(windows.gap, windows.max_size)
+    if isinstance(windows, AnchoredSettings):
+        return Anchored(windows.primary, windows.tolerance, windows.take)
+    return Tumbling(windows.size, windows.offset)
+
+
+def _make_runner(config: Config, clock: Clock) -> TorchRunner:
+    from streamfuse.models.runner import TorchRunner
+
+    runner = TorchRunner(config.models, clock)
+    missing = sorted(set(runner.inputs) - set(config.sync.streams))
+    if missing == sorted(runner.inputs):
+        wanted = ", ".join(missing)
+        raise ConfigError([Problem("bundle", f"the model reads {wanted}, and sync.streams has none of them; name the streams so")])
+    return runner
+
+
+def _make(section: str, all_settings: Iterable[S], make: Callable[[S], T], problems: list[Problem], numbered: bool = True) -> list[T]:
+    """Make each part, and note what is wrong with those that can't be made."""
+    made: list[T] = []
+    for number, settings in enumerate(all_settings):
+        path = f"{section}.{number}" if numbered else section
+        try:
+            made.append(make(settings))
+        except ConfigError as error:
+            problems += [Problem(f"{path}.{problem.path}", problem.message) for problem in error.problems]
+        except StreamFuseError as error:
+            problems.append(Problem(path, str(error)))
+    return made
+
+
+def _class(where: tuple[str, str]) -> Any:
+    module, name = where
+    return getattr(import_module(module), name)
+
+
+def _local_files(settings: Any) -> list[Path]:
+    if settings.type not in ("media", "jsonl"):
+        return []
+    paths = [settings.path] if isinstance(settings.path, str) else settings.path
+    return [Path(path) for path in paths if path != "-" and "://" not in path]
+
+
+def _lags(synchronizer: Synchronizer, clock: Clock) -> Mapping[str, int]:
+    """Per stream, how far its furthest watermark is behind now."""
+    furthest: dict[str, int] = {}
+    for streams in synchronizer.watermarks().values():
+        for stream, watermark in streams.items():
+            furthest[stream] = max(watermark, furthest.get(stream, watermark))
+    return {stream: clock.now() - watermark for stream, watermark in furthest.items()}

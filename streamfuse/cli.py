@@ -1,0 +1,243 @@
+"""The command line. Heavy imports stand inside the commands, so that `--help` is there at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from streamfuse.errors import ConfigError, StreamFuseError
+
+EXIT_CODES = """\
+exit codes:
+  0    done                                  5    a source can't be read
+  1    an unexpected error                   6    a sink can't be written (disk full, topic refused)
+  2    wrong use of the command line         7    stopping took longer than pipeline.drain_timeout
+  3    the config is wrong                   130, 143   ended at once by a second SIGINT, SIGTERM
+  4    the model bundle is not usable
+"""
+
+EXAMPLES = """\
+start here:
+  streamfuse demo                       watch a simulated room for 20 s
+  streamfuse demo my.mp4                the same with a video file of yours
+  streamfuse check config/kafka.yaml    say what is wrong with a config, all at once
+  streamfuse run config/kafka.yaml      run the daemon
+  streamfuse subscribe --bootstrap localhost:9092 --topic predictions
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except ConfigError as error:
+        count = len(error.problems)
+        print(f"{count} problem{'s' if count > 1 else ''} in the config:", file=sys.stderr)
+        for problem in error.problems:
+            print(f"  {problem}", file=sys.stderr)
+        return error.exit_code
+    except StreamFuseError as error:
+        print(f"streamfuse: {error}", file=sys.stderr)
+        return error.exit_code
+    except BaseExceptionGroup as group:
+        return _report_group(group)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `streamfuse subscribe | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _report_group(group: BaseExceptionGroup[BaseException]) -> int:
+    """The parts of the daemon run side by side, so that their errors come as a group: tell ours, and let the unexpected be seen whole."""
+    ours, rest = group.split(StreamFuseError)
+    if rest is not None:
+        raise group
+    assert ours is not None
+    leaves = _leaves(ours)
+    for error in leaves:
+        print(f"streamfuse: {error}", file=sys.stderr)
+    return max(error.exit_code for error in leaves)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[StreamFuseError]:
+    found: list[StreamFuseError] = []
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            found += _leaves(error)
+        elif isinstance(error, StreamFuseError):
+            found.append(error)
+    return found
+
+
+# --- commands ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from streamfuse.demo import demo
+
+    return demo(options.clip, rooms=options.rooms, seed=options.seed, seconds=None if options.forever else options.seconds, out=options.out)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from streamfuse.assembly import build
+    from streamfuse.daemon import serve_forever
+    from streamfuse.loading import load_config
+    from streamfuse.logs import set_up_logs
+
+    config = load_config(options.config, os.environ)
+    set_up_logs(config.log.level, config.log.format)
+    serve_forever(build(config))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    if options.schema:
+        import json
+
+        from streamfuse.loading import config_schema
+
+        print(json.dumps(config_schema(), indent=2))
+        return 0
+    if options.config is None:
+        print("streamfuse check: name a config, or ask for --schema", file=sys.stderr)
+        return 2
+    from streamfuse.assembly import build
+    from streamfuse.loading import load_config
+
+    daemon = build(load_config(options.config, os.environ))
+    print(f"{options.config} is fine: {len(daemon.sources)} sources, {len(daemon.sinks)} sinks, {len(daemon.config.sync.streams)} streams")
+    return 0
+
+
+def _sim(options: argparse.Namespace) -> int:
+    from streamfuse.simulate import simulate
+
+    return simulate(options)
+
+
+def _subscribe(options: argparse.Namespace) -> int:
+    from streamfuse.subscribe import subscribe
+
+    return subscribe(options)
+
+
+def _version(options: argparse.Namespace) -> int:
+    from importlib.metadata import version
+
+    print(f"streamfuse {version('streamfuse')} (Python {sys.version.split()[0]})")
+    if options.verbose:
+        for package in ("torch", "kafka-python", "av", "opencv-python-headless", "prometheus-client", "pydantic"):
+            print(f"  {package} {version(package)}")
+    return 0
+
+
+# --- arguments ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="streamfuse",
+        description="Aligns live video, sound and text by event time, and runs a fusion model on the aligned windows.",
+        epilog=f"{EXAMPLES}\n{EXIT_CODES}",
+        formatter_class=raw,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+
+    demo = commands.add_parser("demo", help="watch it work: a simulated room, or a video file", description=_demo_help, formatter_class=raw)
+    demo.add_argument("clip", nargs="?", help="a video file with sound (and captions) to use instead of the simulator")
+    demo.add_argument("--rooms", type=_positive, default=1, help="simulated rooms at the same time (default 1)")
+    demo.add_argument("--seed", type=int, default=7, help="what the simulator makes its rooms from (default 7)")
+    length = demo.add_mutually_exclusive_group()
+    length.add_argument("--seconds", type=_positive_number, default=20.0, help="how long the simulator runs (default 20)")
+    length.add_argument("--forever", action="store_true", help="until Ctrl-C")
+    demo.add_argument("--out", type=Path, default=None, help="also write the predictions to this file, one JSON object a line")
+    demo.set_defaults(run=_demo)
+
+    run = commands.add_parser("run", help="run the daemon", description=_run_help, epilog=EXIT_CODES, formatter_class=raw)
+    run.add_argument("config", type=Path, help="a YAML file; see config/ for examples")
+    run.set_defaults(run=_run)
+
+    check = commands.add_parser("check", help="say what is wrong with a config", description=_check_help, formatter_class=raw)
+    check.add_argument("config", type=Path, nargs="?", help="a YAML file")
+    check.add_argument("--schema", action="store_true", help="print the JSON Schema of the config, for editors")
+    check.set_defaults(run=_check)
+
+    sim = commands.add_parser("sim", help="publish simulated rooms, or a video file, to Kafka", description=_sim_help, formatter_class=raw)
+    sim.add_argument("--bootstrap", default="localhost:9092", help="brokers, host:port (default localhost:9092)")
+    sim.add_argument(
+        "--topics", default="video=video,audio=audio,text=text", help="stream=topic, comma separated; `truth=...` is one of them"
+    )
+    sim.add_argument("--clip", default=None, help="publish this video file instead of simulated rooms")
+    sim.add_argument("--key", default=None, help="the key of the clip's records (default: the file's name)")
+    sim.add_argument("--rooms", type=_positive, default=1)
+    sim.add_argument("--seed", type=int, default=7)
+    sim.add_argument("--seconds", type=_positive_number, default=None, help="how long (default: until Ctrl-C)")
+    sim.add_argument("--pace", choices=["realtime", "full"], default="realtime")
+    sim.add_argument("--faults", default=None, metavar="YAML", help="what to break, e.g. '{drop: 0.05, corrupt: 0.01, very_late: 0.005}'")
+    sim.set_defaults(run=_sim)
+
+    subscribe = commands.add_parser("subscribe", help="tail predictions", description=_subscribe_help, formatter_class=raw)
+    subscribe.add_argument("file", nargs="?", help="a JSONL file of predictions; `-` for standard input")
+    subscribe.add_argument("--bootstrap", default=None, help="brokers, host:port, to read a Kafka topic instead")
+    subscribe.add_argument("--topic", default="predictions")
+    subscribe.add_argument("--key", default=None, help="only this key")
+    subscribe.add_argument("--from-start", action="store_true", help="begin with the oldest prediction, not the next")
+    subscribe.add_argument("--json", action="store_true", help="the records as they are, one JSON object a line")
+    subscribe.add_argument("--count", type=_positive, default=None, help="end after so many")
+    subscribe.set_defaults(run=_subscribe)
+
+    version = commands.add_parser("version", help="print the version")
+    version.add_argument("-v", "--verbose", action="store_true", help="with those of the packages it stands on")
+    version.set_defaults(run=_version)
+    return parser
+
+
+_demo_help = """\
+Runs the whole daemon in this process: video, sound and text go through in-process topics, are aligned by event time,
+and the model says who is talking. On a terminal it shows the streams and the predictions live; elsewhere, plain lines.
+Ends after 20 s with a summary: predictions, accuracy against the truth (a clip has none), latency, the ledger.
+"""
+_run_help = """\
+Runs the daemon until the input ends or it is told to stop. SIGTERM and SIGINT stop it in order: what was read is worked off,
+published and committed; a second one ends it at once, and the next run repeats what was not committed. Serves /metrics, /livez
+and /readyz on 127.0.0.1:9464 (web.port), and tells systemd when it is ready.
+"""
+_check_help = """\
+Makes every part of the config without starting it, and prints every mistake with its path and its fix. Exit code 3 if there is one.
+"""
+_sim_help = """\
+Publishes simulated rooms (or a video file) to Kafka in the wire format, at the pace they would have, so that a daemon has
+something to read: a talker who is drawn and speaks, voices off screen, music, silence, captions.
+"""
+_subscribe_help = """\
+Prints predictions as they come: from a Kafka topic (--bootstrap), or from a JSONL file.
+"""
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected a number from 1 on")
+    return number
+
+
+def _positive_number(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e9:
+        raise argparse.ArgumentTypeError("expected a number of seconds above 0")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

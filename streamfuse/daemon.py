@@ -1,0 +1,185 @@
+"""Runs the parts: readiness, signals, an orderly exit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.abc import TaskGroup
+
+from streamfuse import pipeline
+from streamfuse.config import Config, TopicsSourceSettings
+from streamfuse.errors import DrainTimeout
+from streamfuse.feeder import feed, publish_to
+from streamfuse.interfaces import Clock, Runner, Sink, Source
+from streamfuse.metrics import Metrics
+from streamfuse.notify import notify
+from streamfuse.sinks.jsonl import LossWriter
+from streamfuse.sync import Synchronizer
+from streamfuse.topics import Topics
+from streamfuse.types import SECOND, Loss
+from streamfuse.web.server import serve
+
+log = logging.getLogger(__name__)
+
+BEAT = 1.0
+STALLED = 15 * SECOND  # without a beat of the event loop for so long, the daemon is not alive
+
+
+@dataclass
+class Daemon:
+    """Everything that runs, made but not started. `address` is where HTTP is served, once it is."""
+
+    config: Config
+    clock: Clock
+    topics: Topics
+    metrics: Metrics
+    synchronizer: Synchronizer
+    runner: Runner
+    sources: list[Source]
+    sinks: list[Sink]
+    feeds: list[Source]
+    is_ready: bool = False
+    address: tuple[str, int] | None = None
+    ready: anyio.Event = field(default_factory=anyio.Event)
+    _beat: int = 0
+    _told: set[tuple[str, str]] = field(default_factory=set)
+    _losses: LossWriter | None = None
+
+    async def run(self, stop: anyio.Event) -> None:
+        """Runs until the input ends, or until `stop` is set and what was read is published and committed.
+
+        Raises DrainTimeout where that takes longer than `pipeline.drain_timeout`, and whatever error ended a part.
+        """
+        async with AsyncExitStack() as stack:
+            self._beat = self.clock.monotonic()
+            web = self.config.web
+            if web.enabled:
+                self.address = stack.enter_context(serve(web, self.metrics.registry, self._alive, lambda: self.is_ready))
+                log.info("serving /metrics, /livez and /readyz on http://%s:%d", *self.address)
+            beating = await stack.enter_async_context(anyio.create_task_group())
+            beating.start_soon(self._keep_beating)
+            stack.callback(beating.cancel_scope.cancel)
+            notify("STATUS=loading the model")
+            await stack.enter_async_context(self.runner)
+            if self.config.losses is not None:
+                self._losses = await stack.enter_async_context(LossWriter(self.config.losses))
+            for sink in self.sinks:
+                await stack.enter_async_context(sink)
+            for source in self.sources:
+                await stack.enter_async_context(source)
+            stack.callback(self._set_ready, False)
+            async with anyio.create_task_group() as running:
+                self._start_feeds(running)
+                self._set_ready(True)
+                await self._run_pipeline(stop)
+                running.cancel_scope.cancel()
+
+    async def _run_pipeline(self, stop: anyio.Event) -> None:
+        parts = pipeline.Pipeline(
+            self.sources,
+            self.synchronizer,
+            self.runner,
+            self.sinks,
+            self.clock,
+            self.metrics,
+            self._lost,
+            self.config.pipeline.queue,
+            self.config.models.max_batch,
+            self.config.pipeline.commit_interval,
+        )
+        timeout = self.config.pipeline.drain_timeout / SECOND
+
+        async def limit(working: anyio.CancelScope) -> None:
+            await stop.wait()
+            log.info("stopping: what was read is worked off, for at most %g s", timeout)
+            notify("STOPPING=1")
+            self._set_ready(False)
+            working.deadline = anyio.current_time() + timeout
+
+        with anyio.CancelScope() as working:
+            async with anyio.create_task_group() as group:
+                group.start_soon(limit, working)
+                await pipeline.run(parts, stop)
+                group.cancel_scope.cancel()
+        if working.cancelled_caught:
+            raise DrainTimeout(
+                f"expected to work off what was read within {timeout:g} s; what was not published stays uncommitted and comes again. "
+                "Raise pipeline.drain_timeout if the model needs longer"
+            )
+
+    def _start_feeds(self, running: TaskGroup) -> None:
+        """Publish the feeds' packets to the in-process topics, and close those when all feeds have ended."""
+        left = len(self.feeds)
+        fed = {topic for s in self.config.sources if isinstance(s, TopicsSourceSettings) for topic in s.topics.values()}
+
+        async def run_feed(source: Source) -> None:
+            nonlocal left
+            await feed(source, publish_to(self.topics), {})
+            left -= 1
+            if not left:
+                self.topics.close(*fed)
+
+        for source in self.feeds:
+            running.start_soon(run_feed, source)
+
+    async def _lost(self, losses: Sequence[Loss]) -> None:
+        """Tell the first loss of each stream and reason; write all of them where the config says."""
+        for loss in losses:
+            if (loss.stream, loss.reason) not in self._told:
+                self._told.add((loss.stream, loss.reason))
+                log.warning("stream %s, key %s: a record is %s (further ones are counted only): %s", loss.stream, loss.key, *_why(loss))
+        if self._losses is not None:
+            await self._losses.write(losses)
+
+    def _set_ready(self, is_ready: bool) -> None:
+        self.is_ready = is_ready
+        self.metrics.ready(is_ready)
+        if is_ready:
+            self.ready.set()
+            notify("READY=1", "STATUS=running")
+            log.info("ready")
+
+    async def _keep_beating(self) -> None:
+        while True:
+            self._beat = self.clock.monotonic()
+            await anyio.sleep(BEAT)
+
+    def _alive(self) -> bool:
+        return self.clock.monotonic() - self._beat < STALLED
+
+
+def _why(loss: Loss) -> tuple[str, str]:
+    return loss.reason.value, loss.detail
+
+
+def serve_forever(daemon: Daemon) -> None:
+    """Run the daemon as a process: SIGTERM or SIGINT stops it in order, a second one at once. Returns when it has ended."""
+    anyio.run(_until_signalled, daemon)
+
+
+async def _until_signalled(daemon: Daemon) -> None:
+    stop = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(stop_on_signal, stop)
+        await daemon.run(stop)
+        group.cancel_scope.cancel()
+
+
+async def stop_on_signal(stop: anyio.Event) -> None:
+    """Set `stop` at the first SIGTERM or SIGINT. A second one ends the process at once: what is uncommitted comes again in the next run."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            if stop.is_set():
+                print(
+                    f"second {number.name}: ending at once; what is not committed comes again in the next run", file=sys.stderr, flush=True
+                )
+                os._exit(128 + number)
+            log.info("%s: stopping in order; a second one ends at once", number.name)
+            stop.set()

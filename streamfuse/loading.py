@@ -1,0 +1,242 @@
+"""Reads the config: YAML and environment in, a `Config` out, or every mistake at once with its path and its fix."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from streamfuse.config import Config
+from streamfuse.errors import ConfigError, Problem
+
+PREFIX = "STREAMFUSE_"
+FOR_TESTS = {"STREAMFUSE_KAFKA_HOME", "STREAMFUSE_DATA", "STREAMFUSE_BENCH"}
+"""Variables of the test suite and the training scripts; they are no settings."""
+
+
+def load_config(path: Path, environ: Mapping[str, str]) -> Config:
+    """The config of a file, with overrides from the environment. Raises ConfigError with every problem that was found."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([Problem(str(path), f"can't be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(str(path), f"expected UTF-8, found byte {error.object[error.start]:#x} at {error.start}")]) from None
+    return parse_config(text, environ)
+
+
+def parse_config(text: str, environ: Mapping[str, str]) -> Config:
+    """The same for YAML text."""
+    try:
+        tree = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError([Problem("", f"expected YAML: {' '.join(str(error).split())}")]) from None
+    if not isinstance(tree, dict):
+        raise ConfigError([Problem("", f"expected sections such as `sources:` and `sync:`, found {_kind(tree)}")])
+    problems = list(_override(tree, environ))
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError([*problems, *problems_of(error)]) from None
+    problems += _contradictions(config)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of the config, for editors."""
+    schema = Config.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "StreamFuse config", **schema}
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML's own rule is that the last one wins, silently."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = set()
+    for key, _ in node.value:
+        name = loader.construct_object(key)
+        if name in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} stands twice; remove one", key.start_mark)
+        seen.add(name)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+# --- environment -------------------------------------------------------------------------------------------------------------------------
+
+
+def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> Iterator[Problem]:
+    """STREAMFUSE_SYNC__MAX_HOLD=1s sets sync.max_hold; a number is a place in a list."""
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or variable in FOR_TESTS:
+            continue
+        path = variable.removeprefix(PREFIX).lower().split("__")
+        if path[0] not in Config.model_fields:
+            near = difflib.get_close_matches(path[0], Config.model_fields, 1)
+            advice = f"did you mean {PREFIX}{near[0].upper()}...?" if near else f"sections are {', '.join(Config.model_fields)}"
+            yield Problem(variable, f"is no setting; {advice} Unset it, or correct it")
+            continue
+        try:
+            value = yaml.safe_load(environ[variable])
+        except yaml.YAMLError:
+            value = environ[variable]
+        if not _put(tree, path, value):
+            yield Problem(
+                variable, "leads to no place in the config: a list needs an index that exists, as in STREAMFUSE_SOURCES__0__GROUP"
+            )
+
+
+def _put(tree: Any, path: Sequence[str], value: object) -> bool:
+    *way, last = path
+    for name in way:
+        if isinstance(tree, dict):
+            tree = tree.setdefault(_spelled(tree, name), {})
+        elif isinstance(tree, list) and name.isdigit() and int(name) < len(tree):
+            tree = tree[int(name)]
+        else:
+            return False
+    if isinstance(tree, dict):
+        tree[_spelled(tree, last)] = value
+    elif isinstance(tree, list) and last.isdigit() and int(last) < len(tree):
+        tree[int(last)] = value
+    else:
+        return False
+    return True
+
+
+def _spelled(tree: Mapping[Any, Any], name: str) -> str:
+    """The key as it is written in the file: the environment knows capitals only."""
+    return next((str(key) for key in tree if str(key).lower() == name), name)
+
+
+# --- what pydantic found, as sentences ---------------------------------------------------------------------------------------------------
+
+
+def problems_of(error: ValidationError, root: type[BaseModel] = Config) -> Iterator[Problem]:
+    """What pydantic found wrong with settings of the class `root`, as sentences."""
+    for found in error.errors(include_url=False):
+        path, model = _follow(found["loc"], root)
+        kind = found["type"]
+        given = found["input"]
+        if kind == "extra_forbidden":
+            name = str(found["loc"][-1])
+            near = difflib.get_close_matches(name, model or (), 1, cutoff=0.5)
+            advice = f"did you mean `{near[0]}`?" if near else f"it has {', '.join(model or ())}"
+            message = f"is no setting; {advice}"
+        elif kind == "missing":
+            message = "is needed, and missing"
+        elif kind == "union_tag_invalid":
+            tags = str(found.get("ctx", {}).get("expected_tags", ""))
+            tag = str(found.get("ctx", {}).get("tag", ""))
+            near = difflib.get_close_matches(tag, [t.strip("' ") for t in tags.split(",")], 1)
+            path = f"{path}.type"
+            message = f"expected one of {tags}, found {tag!r}" + (f"; did you mean `{near[0]}`?" if near else "")
+        elif kind == "union_tag_not_found":
+            path = f"{path}.type"
+            message = "is needed: it picks the kind"
+        elif kind == "value_error":
+            message = str(found["msg"]).removeprefix("Value error, ")
+        else:
+            shown = "" if _secret(path) or isinstance(given, dict | list) else f", found {given!r}"
+            message = f"{_lower(str(found['msg']))}{shown}"
+        yield Problem(path, message)
+
+
+def _follow(where: tuple[int | str, ...], root: type[BaseModel]) -> tuple[str, list[str] | None]:
+    """The path as it is written in the file (without pydantic's union tags), and the names that its parent knows."""
+    path: list[str] = []
+    kinds: list[Any] = [root]
+    names: list[str] | None = None
+    for step in where:
+        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        tagged = [m for m in models if len(models) > 1 and _tag(m) == step]
+        if tagged:
+            kinds = [tagged[0]]
+            continue
+        path.append(str(step))
+        names = sorted({name for model in models for name in model.model_fields}) if models else None
+        inner: list[Any] = []
+        for kind in kinds:
+            if kind in models:
+                field = kind.model_fields.get(step)
+                inner += _alternatives(field.annotation) if field is not None else []
+            else:
+                inner += [a for argument in typing.get_args(kind)[-1:] for a in _alternatives(argument)]
+        kinds = inner
+    return ".".join(path), names
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _alternatives(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [a for argument in typing.get_args(annotation) for a in _alternatives(argument)]
+    return [annotation]
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("type")
+    return typing.get_args(field.annotation)[0] if field is not None else None
+
+
+def _secret(path: str) -> bool:
+    return "password" in path or "token" in path
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+# --- settings that don't go together -----------------------------------------------------------------------------------------------------
+
+
+def _contradictions(config: Config) -> Iterator[Problem]:
+    known = config.sync.streams
+    given: set[str] = set()
+    for number, source in enumerate(config.sources):
+        streams = streams_of(source)
+        given |= streams
+        for stream in sorted(streams - set(known)):
+            near = difflib.get_close_matches(stream, known, 1)
+            advice = f"did you mean `{near[0]}`, or" if near else "add"
+            yield Problem(
+                f"sources.{number}", f"gives the stream `{stream}`, which sync.streams does not have; {advice} sync.streams.{stream}?"
+            )
+    for stream in sorted(set(known) - given):
+        yield Problem(f"sync.streams.{stream}", "no source gives this stream; remove it, or add a source")
+    if not any(policy.required for policy in known.values()):
+        yield Problem("sync.streams", "at least one stream must be required: without one, no watermark ever closes a window")
+    windows = config.sync.windows
+    if windows.type == "anchored" and not (windows.primary in known and known[windows.primary].required):
+        yield Problem("sync.windows.primary", f"expected a required stream of sync.streams, found {windows.primary!r}")
+    if config.models.truth is not None and config.models.truth not in known:
+        yield Problem("models.truth", f"expected a stream of sync.streams, found {config.models.truth!r}")
+    if config.feed and not any(source.type == "topics" for source in config.sources):
+        yield Problem("feed", "is published to in-process topics, but no source of type `topics` reads them")
+
+
+def streams_of(source: Any) -> set[str]:
+    """The streams that a source's settings promise."""
+    if source.type in ("kafka", "topics"):
+        return set(source.topics)
+    if source.type == "media":
+        return set(source.streams)
+    if source.type == "jsonl":
+        return {source.stream}
+    return {"video", "audio", "text"} | ({"truth"} if source.truth else set())

@@ -1,0 +1,157 @@
+"""The four stages with parts in memory: what comes out, what is committed, how it stops."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import anyio
+import pytest
+
+from streamfuse.errors import SinkError
+from streamfuse.interfaces import Sink, Source
+from streamfuse.metrics import Metrics
+from streamfuse.pipeline import Pipeline, run
+from streamfuse.sync import StreamPolicy, Synchronizer, Tumbling
+from streamfuse.testing import ManualClock, MemoryRunner, MemorySink, MemorySource
+from streamfuse.types import SECOND, Cursor, Item, Loss, Outcome, Packet, Position, Prediction
+
+pytestmark = pytest.mark.anyio
+
+
+def packet(stream: str, second: float, offset: int, key: str = "a") -> Packet:
+    time = int(second * SECOND)
+    return Packet(stream, key, time, 0, "", Position(stream, offset), time)
+
+
+def synchronizer() -> Synchronizer:
+    return Synchronizer(
+        {"video": StreamPolicy(idle_timeout=SECOND), "audio": StreamPolicy(idle_timeout=SECOND)}, Tumbling(SECOND), side_output=True
+    )
+
+
+def pipeline(
+    sources: Sequence[Source], sink: Sink, sync: Synchronizer, runner: MemoryRunner | None = None, lost: list[Loss] | None = None
+) -> Pipeline:
+    async def keep(losses: Sequence[Loss]) -> None:
+        if lost is not None:
+            lost.extend(losses)
+
+    return Pipeline(sources, sync, runner or MemoryRunner(), [sink], ManualClock(), Metrics(), keep)
+
+
+class Endless(MemorySource):
+    """Yields its batches and then waits for ever; `drained` is set when all of them were taken."""
+
+    def __init__(self, batches: Sequence[Sequence[Item]]) -> None:
+        super().__init__(batches)
+        self.drained = anyio.Event()
+
+    async def batches(self) -> AsyncIterator[Sequence[Item]]:
+        async for batch in super().batches():
+            yield batch
+        self.drained.set()
+        await anyio.sleep_forever()
+
+
+async def test_end_of_input_closes_the_open_windows() -> None:
+    source = MemorySource([[packet("video", 0.1, 0), packet("audio", 0.2, 0), packet("video", 1.5, 1)]])
+    sink = MemorySink()
+    await run(pipeline([source], sink, synchronizer()), anyio.Event())
+    assert [(p.start, p.end, p.label) for p in sink.published] == [(0, SECOND, "2"), (SECOND, 2 * SECOND, "1")]
+    assert source.committed is not None
+    assert source.committed.offsets["video"].needed == 2
+
+
+async def test_being_stopped_leaves_open_windows_uncommitted() -> None:
+    source = Endless([[packet("video", 0.1, 0), packet("audio", 0.2, 0), packet("video", 1.5, 1), packet("audio", 1.6, 1)]])
+    sink = MemorySink()
+    stop = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(run, pipeline([source], sink, synchronizer()), stop)
+        await source.drained.wait()
+        stop.set()
+    assert [p.end for p in sink.published] == [SECOND]
+    assert source.committed is not None
+    assert source.committed.offsets["video"] == (1, 2)
+    assert source.committed.watermarks == {"a": int(1.5 * SECOND)}
+
+
+async def test_the_next_run_completes_what_a_stop_left_open() -> None:
+    batches: list[list[Item]] = [[packet("video", 0.1, 0), packet("audio", 0.2, 0), packet("video", 1.5, 1), packet("audio", 1.6, 1)]]
+    first = Endless(batches)
+    sink = MemorySink()
+    stop = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(run, pipeline([first], sink, synchronizer()), stop)
+        await first.drained.wait()
+        stop.set()
+    assert first.committed is not None
+    second = MemorySource([*batches, [packet("video", 2.5, 2), packet("audio", 2.5, 2)]], resume=first.committed)
+    await run(pipeline([second], sink, synchronizer()), anyio.Event())
+    assert [(p.end // SECOND, p.label) for p in sink.published] == [(1, "2"), (2, "2"), (3, "2")]
+
+
+async def test_windows_that_wait_together_become_one_batch() -> None:
+    items: list[Item] = []
+    for second in range(20):
+        items += [packet("video", second, second), packet("audio", second, second)]
+    sink, runner = MemorySink(), MemoryRunner()
+    await run(pipeline([MemorySource([items])], sink, synchronizer(), runner), anyio.Event())
+    assert sum(runner.batches) == 20
+    assert len(runner.batches) < 20
+    assert [p.start // SECOND for p in sink.published] == list(range(20))
+
+
+async def test_a_failing_sink_ends_the_run_and_commits_nothing() -> None:
+    class Full(MemorySink):
+        async def publish(self, predictions: Sequence[Prediction]) -> None:
+            raise SinkError("the disk is full")
+
+    source = MemorySource([[packet("video", 0.1, 0), packet("audio", 0.1, 0)]])
+    with pytest.RaisesGroup(SinkError, flatten_subgroups=True):
+        await run(pipeline([source], Full(), synchronizer()), anyio.Event())
+    assert source.committed is None
+
+
+async def test_one_source_ending_does_not_end_the_keys_of_another() -> None:
+    short = MemorySource([[packet("video", 0.1, 0, "a"), packet("audio", 0.1, 0, "a")]])
+    long = Endless([[packet("video", 0.1, 100, "b"), packet("audio", 0.1, 100, "b")]])
+    sink, sync = MemorySink(), synchronizer()
+    stop = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(run, pipeline([short, long], sink, sync), stop)
+        await long.drained.wait()
+        with anyio.fail_after(5):
+            while not sink.published:
+                await anyio.lowlevel.checkpoint()
+        stop.set()
+    assert [p.key for p in sink.published] == ["a"]
+    assert sync.buffered() == {"video": 1, "audio": 1}
+
+
+async def test_losses_are_reported_and_counted() -> None:
+    lost: list[Loss] = []
+    loss = Loss("video", "a", Outcome.UNDECODABLE, "expected JPEG, found noise", Position("video", 0), 0)
+    source = MemorySource([[loss, packet("audio", 0, 0), packet("video", 0.5, 1), packet("video", 0.5, 1)]])
+    sync = synchronizer()
+    await run(pipeline([source], MemorySink(), sync, lost=lost), anyio.Event())
+    assert [found.reason for found in lost] == [Outcome.UNDECODABLE, Outcome.DUPLICATE]
+    assert sync.ledger.accounts["video"].undecodable == 1
+    assert not any(sync.unaccounted().values())
+
+
+async def test_a_commit_waits_for_its_predictions_to_be_durable() -> None:
+    order: list[str] = []
+
+    class Slow(MemorySink):
+        async def publish(self, predictions: Sequence[Prediction]) -> None:
+            await anyio.lowlevel.checkpoint()
+            order.append("durable")
+
+    class Watched(MemorySource):
+        async def commit(self, cursor: Cursor) -> None:
+            order.append("commit")
+
+    source = Watched([[packet("video", 0.1, 0), packet("audio", 0.1, 0)]])
+    await run(pipeline([source], Slow(), synchronizer()), anyio.Event())
+    assert order == ["durable", "commit"]
