@@ -14,15 +14,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "streamfuse"
 
 LAYERS = (  # each part imports its own layer and those above it, never one below
-    ("types", "errors", "ledger"),
-    ("interfaces", "clock", "config", "notify", "logs"),
-    ("sync", "models", "codecs", "headers", "documents", "metrics", "topics", "kafka_client", "simulation", "training", "loading"),
+    ("types", "errors", "ledger", "logs", "notify"),
+    ("interfaces", "clock", "config", "loading"),
+    ("sync", "models", "codecs", "headers", "documents", "metrics", "topics", "kafka_client", "simulation", "training"),
     ("sources", "sinks", "feeder", "web"),
     ("pipeline",),
     ("daemon",),
     ("assembly", "view"),
     ("demo", "simulate", "subscribe"),
-    ("cli", "__main__", "testing", "streamfuse"),  # what people start or import; `streamfuse` is the package's own `__init__`
+    ("cli", "testing", "streamfuse"),  # what people start or import; `streamfuse` is the package's own `__init__`
+    ("__main__",),
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 HEAVY = {"anyio", "asyncio", "av", "confluent_kafka", "cv2", "kafka", "numpy", "prometheus_client", "pydantic", "torch"}
@@ -96,3 +97,8 @@ def loaded_by(code: str) -> set[str]:
 
 def test_the_synchronizer_alone_needs_the_standard_library_only() -> None:
     assert loaded_by("from streamfuse import Synchronizer") & HEAVY == set()
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; sys.argv = ['streamfuse', '--help']\nfrom streamfuse.cli import main; main()"
+    assert loaded_by(code) & HEAVY == set()

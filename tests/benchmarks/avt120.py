@@ -97,7 +97,7 @@ def speed(title: str, subjects: Mapping[str, Subject], records: Sequence[Record]
     taken = cpu_seconds({name: partial(prepared, subject, records) for name, subject in subjects.items()}, rounds)
     ours = taken["StreamFuse"]
     rows = [[name, f"{len(records) / t:,.0f}", f"{t / ours:.2f}x"] for name, t in taken.items()]
-    table(title, ["", "packets per CPU second", "StreamFuse is faster by"], rows)
+    table(title, ["", "packets per CPU second", "StreamFuse, times as fast"], rows)
 
 
 def prepared(subject: Subject, records: Sequence[Record]) -> Run:
