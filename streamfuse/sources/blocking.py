@@ -1,19 +1,23 @@
-"""A bridge from an iterator that blocks, on a thread of its own, to asynchronous batches."""
+"""Iterators that block, on threads of their own: bridged to asynchronous batches, or read ahead of their time."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from streamfuse.config import WhenFull
 from streamfuse.types import SECOND, Item, Loss, Outcome, Packet
+
+T = TypeVar("T")
 
 LOSSES_PER_ITEM = 64
 """`drop_oldest` keeps what is left of a shed packet (its `Loss`) until it is taken: at most this many times the bound."""
@@ -144,6 +148,43 @@ class Bridge:
         except RuntimeError:
             if not self._loop.is_closed():  # a closed loop has nobody left to wake
                 raise
+
+
+def ahead(items: Iterator[T], bound: int) -> Generator[T, None, None]:
+    """The same items, up to `bound` of them made before they are asked for, on a thread that ends with this iterator."""
+    made: SimpleQueue[T | _End] = SimpleQueue()
+    free = threading.Semaphore(bound)
+    left = threading.Event()
+
+    def make() -> None:
+        end = _End(None)
+        try:
+            for item in items:
+                free.acquire()
+                if left.is_set():
+                    return
+                made.put(item)
+        except BaseException as error:  # carried over to the reader, whatever it is
+            end = _End(error)
+        made.put(end)
+
+    thread = threading.Thread(target=make, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := made.get(), _End):
+            free.release()
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        left.set()
+        free.release()
+        thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    error: BaseException | None
 
 
 def _shed(item: Item) -> Item:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +17,7 @@ from streamfuse.interfaces import Clock
 from streamfuse.simulation.faults import inject
 from streamfuse.simulation.room import Room
 from streamfuse.simulation.timeline import Segment
-from streamfuse.sources.blocking import Bridge, Stop
+from streamfuse.sources.blocking import Bridge, Stop, ahead
 from streamfuse.sources.pacing import Pacer, origin
 from streamfuse.types import MILLISECOND, SECOND, Cursor, Encoded, Item, Packet, Payload, Position
 
@@ -26,6 +26,8 @@ JPEG_QUALITY = 85
 TRUTH_PIECE = 500 * MILLISECOND
 """The truth comes in pieces no longer than this, each at its beginning, so that no window waits for it."""
 QUEUE = 256
+AHEAD = 40
+"""Packets per room that are made before they are due, about a second: a new scene takes some 50 ms to set up."""
 _BLOCK = 60 * SECOND
 
 
@@ -70,10 +72,15 @@ class SimulatorSource:
     def _read(self, stop: Stop) -> Iterator[Item]:
         pacer = Pacer(self._settings.pace, self._clock)
         pacer.wait(self._origin)
-        for packet in packets(self._settings, self._origin, self._rooms):
-            if stop.wait(pacer.wait(packet.arrival_time)):
-                return
-            yield packet
+        made = packets(self._settings, self._origin, self._rooms)
+        if self._settings.pace == "full":
+            yield from made
+            return
+        with closing(ahead(made, AHEAD * self._settings.rooms)) as ready:
+            for packet in ready:
+                if stop.wait(pacer.wait(packet.arrival_time)):
+                    return
+                yield packet
 
 
 def rooms(settings: SimulatorSourceSettings) -> list[Room]:
@@ -106,11 +113,12 @@ def _event_time(packet: Packet) -> int:
 
 
 def _warm(settings: SimulatorSourceSettings) -> list[Room]:
-    """The rooms, with their first pictures and sound made: the first packets need not wait for them."""
+    """The rooms, with their first picture, sound and caption made: the first packets need not wait for them."""
     made = rooms(settings)
     for room in made:
-        room.frame(0)
+        next((c for segment in room.segments(_BLOCK) for c in room.captions_of(segment)), None)
         room.sound(0, 1)
+        room.frame(0)
     return made
 
 

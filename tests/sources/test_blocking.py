@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ import anyio.to_thread
 import pytest
 
 from streamfuse.errors import SourceError
-from streamfuse.sources.blocking import LOSSES_PER_ITEM, Bridge, Stop
+from streamfuse.sources.blocking import LOSSES_PER_ITEM, Bridge, Stop, ahead
 from streamfuse.types import SECOND, Cursor, Item, Loss, Outcome, Packet, Position, Resume
 from tests.sources.contract import PATIENCE
 
@@ -227,3 +228,38 @@ async def test_a_bridge_is_crossed_once() -> None:
 def test_a_bound_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Bridge(lambda stop: iter([]), name=NAME, bound=0, when_full="block")
+
+
+def test_reading_ahead_changes_nothing() -> None:
+    assert list(ahead(iter(range(100)), 7)) == list(range(100))
+
+
+def test_reading_ahead_is_bounded() -> None:
+    made = 0
+
+    def make() -> Iterator[int]:
+        nonlocal made
+        for number in range(300):
+            made += 1
+            yield number
+
+    for taken, _ in enumerate(ahead(make(), 5), 1):
+        assert made <= taken + 5 + 1
+
+
+def test_reading_ahead_carries_an_error_over_in_its_place() -> None:
+    def make() -> Iterator[int]:
+        yield 1
+        raise SourceError("gone")
+
+    items = ahead(make(), 5)
+    assert next(items) == 1
+    with pytest.raises(SourceError, match="gone"):
+        next(items)
+
+
+def test_leaving_what_is_read_ahead_leaves_no_thread() -> None:
+    items = ahead(itertools.count(), 5)
+    assert next(items) == 0
+    items.close()
+    assert not [t for t in threading.enumerate() if t.name == "ahead"]
