@@ -18,7 +18,7 @@ from typing import Any
 import safetensors
 import torch
 from pydantic import Field, ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from streamfuse.config import Settings
@@ -88,7 +88,7 @@ def save_bundle(folder: Path, config: BundleConfig, model: FusionModel) -> str:
     """Writes a bundle and gives its digest. The same model and config give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
-    save_file(tensors, folder / TENSORS)
+    (folder / TENSORS).write_bytes(save(tensors))
     (folder / CONFIG).write_text(json.dumps(config.model_dump(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return digest(folder)
 
