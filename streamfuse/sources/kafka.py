@@ -81,7 +81,8 @@ class KafkaSource:
             while self._inbox:
                 delivery = self._inbox.popleft()
                 self._poller.release(delivery.size)
-                yield self._items(delivery)
+                if items := self._items(delivery):
+                    yield items
             if isinstance(self._failure, kafka.errors.KafkaError):
                 raise self._refusal(self._failure) from self._failure
             if self._failure is not None:

@@ -92,6 +92,7 @@ class KafkaCursor:
                 before = self._offsets.get(name, Offsets(0, 0))
                 self._offsets[name] = Offsets(max(needed, before.needed), max(seen, before.seen))
                 numbers.add(self._owned[name][0].partition)
+        moved = tuple(numbers)
         for key, watermark in cursor.watermarks.items():
             living_in = [number for number, keys in self._keys.items() if key in keys]
             numbers.update(living_in)
@@ -99,8 +100,10 @@ class KafkaCursor:
                 self._watermarks.pop(key, None)
                 for number in living_in:
                     self._keys[number].pop(key)
-            elif living_in:
+            elif living_in or moved:
                 self._watermarks[key] = max(watermark, self._watermarks.get(key, watermark))
+                for number in () if living_in else moved:  # a key that we have not met: it goes with the partitions of this cursor
+                    self._keys.setdefault(number, {})[key] = {}
         return {
             partition: Commit(epoch, self._offset(name, partition.partition))
             for name, (partition, epoch) in self._owned.items()

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from streamfuse.errors import InvalidRecord
 
 MAX_BYTES = 4096  # the broker's default, `offset.metadata.max.bytes`
+MAX_KEYS = 2000  # so many never fit, whatever they are; packing more would only cost time
 _MAX_PLAIN = 512
 _MAX_INFLATED = 1024 * 1024
 
@@ -29,12 +30,11 @@ def encode_metadata(seen: int, watermarks: Mapping[str, int], expendable: Sequen
 
     The `expendable` keys go first, in their order, then the others in the order of the mapping: keep first what costs most to lose.
     """
-    text = _pack(seen, watermarks)
-    if len(text) <= MAX_BYTES:
+    if len(watermarks) <= MAX_KEYS and len(text := _pack(seen, watermarks)) <= MAX_BYTES:
         return text, 0
     last = set(expendable)
-    by_worth = [*(key for key in watermarks if key not in last), *reversed(expendable)]
-    fits, too_many = 0, len(by_worth)
+    by_worth = [*(key for key in watermarks if key not in last), *reversed(expendable)][:MAX_KEYS]
+    fits, too_many = 0, len(by_worth) + 1
     while too_many - fits > 1:  # what fits is found by halving: compressed length is not a sum
         half = (fits + too_many) // 2
         if len(_pack(seen, {key: watermarks[key] for key in by_worth[:half]})) <= MAX_BYTES:

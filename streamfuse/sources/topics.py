@@ -67,7 +67,8 @@ class TopicsSource:
 
     async def commit(self, cursor: Cursor) -> None:
         ours = {partition: offsets for partition, offsets in cursor.offsets.items() if partition in self._partitions}
-        self._topics.commit(GROUP, Cursor(ours, cursor.watermarks))
+        if ours:
+            self._topics.commit(GROUP, Cursor(ours, cursor.watermarks))
 
     def _stamped(self, record: Record) -> Record:
         return record if record.timestamp >= 0 else replace(record, timestamp=self._clock.now())

@@ -1,0 +1,96 @@
+"""The options of Kafka clients, and the patience with a broker that is away."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from streamfuse.config import KafkaConnection
+from streamfuse.errors import ConfigError
+from streamfuse.kafka_client import Causes, Patience, checksum_problem, connection_options
+
+
+def test_a_plain_connection_needs_no_more_than_its_brokers() -> None:
+    options = connection_options(KafkaConnection(bootstrap="one:9092,two:9093"))
+    assert options["bootstrap_servers"] == ["one:9092", "two:9093"]
+    assert options["security_protocol"] == "PLAINTEXT"
+    assert "sasl_mechanism" not in options
+
+
+def test_certificates_and_credentials_are_passed_on() -> None:
+    settings = KafkaConnection(
+        security="sasl_ssl",
+        ca_file=Path("ca.pem"),
+        certificate_file=Path("own.pem"),
+        key_file=Path("own.key"),
+        username="room",
+        password=SecretStr("secret"),
+    )
+    options = connection_options(settings)
+    assert {name: value for name, value in options.items() if name.startswith(("s", "ss"))} == {
+        "security_protocol": "SASL_SSL",
+        "ssl_cafile": "ca.pem",
+        "ssl_certfile": "own.pem",
+        "ssl_keyfile": "own.key",
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_plain_username": "room",
+        "sasl_plain_password": "secret",
+    }
+
+
+def test_the_password_may_stand_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    options = connection_options(KafkaConnection(security="sasl_ssl", username="room", password_file=file))
+    assert options["sasl_plain_password"] == "secret"
+
+
+def test_a_missing_password_file_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="password_file: expected a file with the password"):
+        connection_options(KafkaConnection(security="sasl_ssl", username="room", password_file=Path("nowhere")))
+
+
+def test_a_password_is_never_printed() -> None:
+    assert "secret" not in repr(KafkaConnection(password=SecretStr("secret")))
+
+
+def test_checksums_are_fast_here() -> None:
+    assert checksum_problem() is None
+
+
+def test_patience_waits_longer_from_attempt_to_attempt_but_never_long() -> None:
+    patience = Patience("it connects")
+    delays = [patience.delay("refused") for _ in range(8)]
+    assert delays == [0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0]
+
+
+def test_patience_tells_ever_more_rarely_why(caplog: pytest.LogCaptureFixture) -> None:
+    patience = Patience("it connects")
+    for _ in range(100):
+        patience.delay("refused")
+    assert [record.getMessage().split()[3] for record in caplog.records] == ["1", "2", "4", "8", "16", "32", "64"]
+
+
+def test_patience_tells_at_once_when_the_cause_changes(caplog: pytest.LogCaptureFixture) -> None:
+    patience = Patience("it connects")
+    for cause in ("refused", "refused", "refused", "wrong password"):
+        patience.delay(cause)
+    assert "attempt 4 failed, trying on: wrong password" in caplog.text
+
+
+def test_patience_begins_anew_after_success(caplog: pytest.LogCaptureFixture) -> None:
+    patience = Patience("it connects")
+    with caplog.at_level(logging.INFO):
+        patience.delay("refused")
+        patience.over()
+    assert "it connects: succeeded after 2 attempts" in caplog.text
+    assert patience.delay("refused") == 0.25
+
+
+def test_the_cause_that_kafka_python_only_logs_is_kept() -> None:
+    with Causes.listen() as causes:
+        logging.getLogger("kafka.net.manager").error("Bootstrap attempt failed: %s", "SaslAuthenticationFailedError")
+    assert causes.last == "Bootstrap attempt failed: SaslAuthenticationFailedError"
