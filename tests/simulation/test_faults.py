@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamfuse.config import Faults
@@ -59,6 +59,7 @@ any_faults = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(any_faults, st.integers(0, 99))
 def test_packets_come_in_order_of_arrival_with_offsets_from_0(faults: dict[str, Any], seed: int) -> None:
     found = broken(faults, packets(20), seed)
@@ -69,17 +70,20 @@ def test_packets_come_in_order_of_arrival_with_offsets_from_0(faults: dict[str, 
         assert [p.position.offset for p in of(stream, found)] == list(range(len(of(stream, found))))
 
 
+@settings(deadline=None)
 @given(any_faults, st.integers(0, 99))
 def test_the_same_seed_breaks_the_same(faults: dict[str, Any], seed: int) -> None:
     assert broken(faults, packets(20), seed) == broken(faults, packets(20), seed)
 
 
+@settings(deadline=None)
 @given(any_faults)
 def test_a_stream_is_broken_alike_with_and_without_others(faults: dict[str, Any]) -> None:
     sent = packets(20)
     assert of("video", broken(faults, sent)) == broken(faults, of("video", sent))
 
 
+@settings(deadline=None)
 @given(any_faults)
 def test_nothing_is_invented(faults: dict[str, Any]) -> None:
     sent = {p.id: p for p in packets(20)}
@@ -178,6 +182,7 @@ def test_corrupt_sound_has_half_a_sample() -> None:
         assert len(hurt.data) % 2 == 1
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(0, 99))
 def test_corrupt_text_is_not_utf8(text: str, seed: int) -> None:
     for payload in (text, Encoded(text.encode(errors="replace"), "text/plain")):

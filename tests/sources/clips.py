@@ -41,6 +41,8 @@ class Clip:
     audio: str = "pcm_s16le"
     text: str = "subrip"
     options: dict[str, str] = field(default_factory=dict)
+    bright_top: bool = False
+    """The upper half of each frame is white."""
 
 
 def grey(number: int) -> int:
@@ -73,6 +75,8 @@ def write(path: Path, clip: Clip) -> Path:
             if kind == 0 and video:
                 number = round(at * FPS / 1000)
                 pixels = np.full((clip.size[1], clip.size[0], 3), grey(number), np.uint8)
+                if clip.bright_top:
+                    pixels[: clip.size[1] // 2] = 255
                 frame = av.VideoFrame.from_ndarray(pixels, format="bgr24")
                 frame.pts, frame.time_base = number * 1000 + clip.offset * FPS, Fraction(1, FPS * 1000)
                 out.mux(video.encode(frame))

@@ -76,6 +76,16 @@ class TestJsonlSourceThatFollows(SourceContract):
 
 
 @pytest.mark.anyio
+async def test_whatever_is_done_and_read_when_it_stops_nothing_is_lost_or_doubled(notes: Path, tmp_path: Path) -> None:
+    partition = positions(await everything(notes))[0].partition
+    for needed in range(21):
+        for seen in {needed, min(needed + 3, 20), 20}:
+            state = tmp_path / f"state-{needed}-{seen}"
+            await commit(source(notes, state=str(state)), Cursor({partition: Offsets(needed, seen)}, {"default": needed}))
+            assert texts(await everything(notes, state=str(state))) == words(*range(needed, 20))
+
+
+@pytest.mark.anyio
 async def test_lines_that_stood_in_the_file_arrived_at_their_event_time(notes: Path) -> None:
     assert [p.arrival_time for p in await everything(notes) if isinstance(p, Packet)] == list(range(20))
 

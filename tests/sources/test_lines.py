@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamfuse.sources.lines import LineReader, LineSplitter
@@ -79,16 +79,19 @@ def test_a_loss_keeps_the_key_and_the_time_that_were_readable() -> None:
     assert (loss.key, loss.event_time) == ("room-1", 5)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_line_raises(line: bytes) -> None:
     assert read(line) is None or isinstance(read(line), Packet | Loss)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["text", "event_time", "key", "stream", "duration", "id"]), st.none() | st.integers() | st.text()))
 def test_no_object_raises(fields: dict[str, object]) -> None:
     assert isinstance(read(json.dumps(fields)), Packet | Loss)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=30).map(lambda b: b.replace(b"\n", b"").rstrip(b"\r"))), st.lists(st.integers(1, 20)))
 def test_lines_are_the_same_however_the_bytes_come(lines: list[bytes], cuts: list[int]) -> None:
     data, splitter, found = b"\n".join(lines), LineSplitter(10), list[bytes]()

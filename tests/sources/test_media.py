@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
+import struct
+import threading
 from collections.abc import Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import numpy as np
 import pytest
 
+from streamfuse.clock import SystemClock
 from streamfuse.config import MediaSourceSettings
 from streamfuse.errors import SourceError
-from streamfuse.interfaces import Source
+from streamfuse.interfaces import Clock, Source
 from streamfuse.sources.media import MediaSource
 from streamfuse.sources.tracks import plain
 from streamfuse.testing import ManualClock
 from streamfuse.types import MILLISECOND, SECOND, Audio, Image, Item, Loss, Outcome, Packet
 from tests.sources.clips import FPS, Clip, grey, write
-from tests.sources.contract import SourceContract, commit, cursor_after, positions, read
+from tests.sources.contract import PATIENCE, SourceContract, commit, cursor_after, positions, read, reading
 
 EVERYTHING = 10**9
 NOON = 1_777_636_800 * SECOND
 
 
-def source(path: Path | Sequence[Path], **settings: Any) -> MediaSource:
-    paths = str(path) if isinstance(path, Path) else [str(p) for p in path]
-    return MediaSource(
-        MediaSourceSettings.model_validate({"type": "media", "path": paths, "pace": "full", "start": "file", **settings}), ManualClock(NOON)
-    )
+def source(path: Path | Sequence[Path] | str, clock: Clock | None = None, **settings: Any) -> MediaSource:
+    paths = str(path) if isinstance(path, Path | str) else [str(p) for p in path]
+    asked = MediaSourceSettings.model_validate({"type": "media", "path": paths, "pace": "full", "start": "file", **settings})
+    return MediaSource(asked, clock or ManualClock(NOON))
 
 
 def packets(said: Sequence[Item], stream: str) -> list[Packet]:
     return [item for item in said if isinstance(item, Packet) and item.stream == stream]
 
 
-async def everything(path: Path | Sequence[Path], **settings: Any) -> list[Item]:
+async def everything(path: Path | Sequence[Path] | str, **settings: Any) -> list[Item]:
     return await read(source(path, **settings), EVERYTHING)
 
 
@@ -47,11 +53,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class MediaFile:
     records, ends, resumes = 50 + 50 + 2, True, True
 
-    def __init__(self, path: Path, state: Path, **settings: Any) -> None:
-        self._path, self._state, self._settings = path, state, settings
+    def __init__(self, path: Path, state: Path, clock: Clock | None = None, **settings: Any) -> None:
+        self._path, self._state, self._clock, self._settings = path, state, clock, settings
 
     def source(self) -> Source:
-        return source(self._path, state=str(self._state), **self._settings)
+        return source(self._path, self._clock, state=str(self._state), **self._settings)
 
 
 class TestMediaSource(SourceContract):
@@ -64,7 +70,7 @@ class TestMediaSourceInRealTime(SourceContract):
     @pytest.fixture
     def place(self, tmp_path: Path) -> MediaFile:
         short = write(tmp_path / "short.mkv", Clip(frames=5, sound=200, captions=[(40, 100, "short")]))
-        place = MediaFile(short, tmp_path / "state.json", pace="realtime", start="now")
+        place = MediaFile(short, tmp_path / "state.json", SystemClock(), pace="realtime", start="now")
         place.records = 5 + 5 + 1
         return place
 
@@ -314,6 +320,82 @@ async def test_a_live_input_is_opened_again_when_it_is_lost(tmp_path: Path, monk
     offsets = [p.position.offset for p in packets(said, "audio")]
     assert offsets == list(range(len(offsets)))
     assert packets(said, "audio")[0].event_time == NOON
+
+
+@pytest.mark.anyio
+async def test_a_file_behind_an_address_is_read_like_any_file(tmp_path: Path, clip: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(clip.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            said = await everything(f"http://127.0.0.1:{server.server_port}/{clip.name}", start="now")
+        finally:
+            server.shutdown()
+    assert len(positions(said)) == MediaFile.records
+    assert {p.key for p in said if isinstance(p, Packet)} == {"clip"}
+
+
+@pytest.mark.anyio
+async def test_an_address_where_nothing_answers_is_refused() -> None:
+    with pytest.raises(SourceError, match="FFmpeg can open"):
+        await everything("http://127.0.0.1:9/clip.mp4")
+
+
+@pytest.mark.anyio
+async def test_state_for_a_live_input_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="take `state` away"):
+        await everything("anullsrc", format="lavfi", streams={"audio": "audio:0"}, state=str(tmp_path / "state"))
+
+
+@pytest.mark.anyio
+async def test_an_instant_for_a_live_input_is_refused() -> None:
+    with pytest.raises(SourceError, match="happens now"):
+        await everything("anullsrc", format="lavfi", streams={"audio": "audio:0"}, start="2026-05-01T12:00:00Z")
+
+
+@pytest.mark.anyio
+async def test_a_live_input_among_others_is_refused() -> None:
+    inputs = [Path("anullsrc"), Path("anullsrc=r=8000")]
+    with pytest.raises(SourceError, match="give each its own source"):
+        await everything(inputs, format="lavfi", streams={"audio": "audio:0"})
+
+
+@pytest.mark.anyio
+async def test_pictures_of_a_phone_that_was_held_upright_stand_upright(tmp_path: Path) -> None:
+    path = write(tmp_path / "phone.mp4", Clip(frames=3, sound=0, captions=[], bright_top=True))
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # ISO 14496-12, 8.3.2
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 64 << 16, 0, 1 << 30)  # 90 degrees clockwise
+    path.write_bytes(data)
+    payload = packets(await everything(path), "video")[0].payload
+    assert isinstance(payload, Image)
+    assert payload.pixels.shape == (96, 64, 3)
+    left, right = payload.pixels[:, :24].mean(), payload.pixels[:, 40:].mean()
+    assert left < 80 < 200 < right
+
+
+@pytest.mark.anyio
+async def test_in_real_time_a_frame_waits_until_it_is_due(clip: Path) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with reading(source(clip, pace="realtime")) as batches:  # with a clock that stands still
+            said = await anext(batches)
+    assert {p.event_time for p in said if isinstance(p, Packet)} == {0}
+
+
+@pytest.mark.anyio
+async def test_a_slow_reader_is_told_what_was_shed(clip: Path) -> None:
+    slow = source(clip, when_full="drop_oldest")
+    said: list[Item] = []
+    with anyio.fail_after(PATIENCE):
+        async with slow:
+            batches = slow.batches()
+            said.extend(await anext(batches))
+            assert slow._bridge._thread is not None
+            await anyio.to_thread.run_sync(slow._bridge._thread.join)
+            async for batch in batches:
+                said.extend(batch)
+    assert {item.reason for item in said if isinstance(item, Loss)} == {Outcome.SHED}
+    assert positions(said) == positions(await everything(clip))
 
 
 @pytest.mark.parametrize(
