@@ -6,6 +6,7 @@ import heapq
 import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -100,16 +101,21 @@ def rooms(settings: SimulatorSourceSettings) -> list[Room]:
 
 def packets(settings: SimulatorSourceSettings, start: int, of: Sequence[Room] | None = None) -> Iterator[Packet]:
     """What the rooms send, in order of arrival; their first instant is the event time `start` (ns UTC). Blocks while
-    pictures and sound are made; never waits. Ends after `settings.seconds`."""
+    pictures and sound are made; never waits. Ends, and cuts what is going on, after `settings.seconds`."""
     end = None if settings.seconds is None else round(settings.seconds * SECOND)
     streams = (_streams(settings, n, r, start) for n, r in enumerate(rooms(settings) if of is None else of))
     sent = heapq.merge(*(s for room in streams for s in room), key=_event_time)
-    lasting = sent if end is None else itertools.takewhile(lambda p: p.event_time - start < end, sent)
+    lasting = sent if end is None else _until(start + end, sent)
     return inject(lasting, settings.faults, seed=settings.seed, origin=start, untouched=frozenset({TRUTH}))
 
 
 def _event_time(packet: Packet) -> int:
     return packet.event_time
+
+
+def _until(end: int, sent: Iterator[Packet]) -> Iterator[Packet]:
+    for packet in itertools.takewhile(lambda p: p.event_time < end, sent):
+        yield packet if packet.end <= end else replace(packet, duration=end - packet.event_time)
 
 
 def _warm(settings: SimulatorSourceSettings) -> list[Room]:

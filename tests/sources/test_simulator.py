@@ -112,8 +112,13 @@ async def test_captions_come_with_their_length() -> None:
     text = of("text", await everything(seconds=60, fps=0.1))
     room: Room = rooms(asked())[0]
     assert [(p.event_time, p.duration, p.payload) for p in text] == [
-        (c.start, c.duration, c.text) for c in room.captions(60 * SECOND) if c.start < 60 * SECOND
+        (c.start, min(c.duration, 60 * SECOND - c.start), c.text) for c in room.captions(60 * SECOND) if c.start < 60 * SECOND
     ]
+
+
+@pytest.mark.anyio
+async def test_nothing_goes_on_after_the_end() -> None:
+    assert max(p.end for p in await everything(seconds=4.3, seed=9)) == 4_300_000_000
 
 
 @pytest.mark.anyio
