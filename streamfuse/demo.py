@@ -119,7 +119,7 @@ def _next_steps(console: Console, out: Path | None) -> None:
     if out is not None:
         console.print(f"  {program} subscribe {out}", highlight=False)
     for command, what in steps:
-        console.print(f"  {command:<58} [bright_black]{what}[/]", highlight=False)
+        console.print(f"  {command:<58} [bright_black]{what}[/]", highlight=False, soft_wrap=True)
 
 
 def _program() -> str:
