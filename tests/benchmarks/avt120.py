@@ -14,6 +14,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 
+from streamfuse import SECOND, Tumbling
 from tests.benchmarks.measure import Run, cpu_seconds, table
 from tests.benchmarks.subjects import Bytewax, Ros, StreamFuse
 from tests.benchmarks.workload import Record, Subject, Workload, read_ahead
@@ -42,6 +43,13 @@ def main() -> None:
             "Bytewax, hop 20 ms, batches of 100": lambda: Bytewax(live=False, batch=100, hop=0.020),
         }
     )
+    collect = available(
+        {
+            "StreamFuse": lambda: StreamFuse("video", "audio", live=False, metrics=True, windows=Tumbling(SECOND)),
+            "Bytewax": lambda: Bytewax(live=False, batch=1, hop=1.0, pair=False),
+            "Bytewax, batches of 100": lambda: Bytewax(live=False, batch=100, hop=1.0, pair=False),
+        }
+    )
     with_text = available(
         {
             "StreamFuse": lambda: StreamFuse("video", "audio", "text"),
@@ -55,6 +63,7 @@ def main() -> None:
     reading_order(workload, two)
     speed("Speed, packet by packet as they arrive", live, two, options.rounds)
     speed("Speed from a backlog", backlog, two, options.rounds)
+    speed("Speed of collecting windows of 1 s from a backlog, without pairing", collect, two, options.rounds)
 
 
 def available(subjects: Mapping[str, Callable[[], Subject]]) -> dict[str, Subject]:

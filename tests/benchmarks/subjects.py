@@ -16,6 +16,7 @@ from prometheus_client import generate_latest
 
 from streamfuse import MILLISECOND, SECOND, Anchored, Packet, Position, StreamPolicy, Synchronizer, Window
 from streamfuse.metrics import Metrics
+from streamfuse.sync.windows import Shape
 from tests.benchmarks.workload import Decision, Outcome, Record, Workload
 
 SCRAPE = 15 * SECOND
@@ -37,12 +38,14 @@ class StreamFuse:
         max_hold: int | None = 40 * MILLISECOND,
         allowed_lateness: int = 2500 * MILLISECOND,
         metrics: bool = False,
+        windows: Shape = Anchored("video", tolerance=round(Workload.TOLERANCE * SECOND)),  # noqa: B008 - a frozen value
     ) -> None:
         self._policies = {s: StreamPolicy(max_out_of_orderness=max_out_of_orderness) for s in streams}
         self._live = live
         self._max_hold = max_hold
         self._allowed_lateness = allowed_lateness
         self._metrics = metrics
+        self._windows = windows
 
     def prepare(self, records: Sequence[Record]) -> list[Packet]:
         offsets = dict.fromkeys((r.stream for r in records), 0)
@@ -57,7 +60,7 @@ class StreamFuse:
         packets: list[Packet] = prepared
         sync = Synchronizer(
             self._policies,
-            Anchored("video", tolerance=round(Workload.TOLERANCE * SECOND)),
+            self._windows,
             max_hold=self._max_hold,
             allowed_lateness=self._allowed_lateness,
         )
@@ -69,6 +72,8 @@ class StreamFuse:
             for window in windows:
                 if metrics is not None:
                     metrics.window(window)
+                if self._windows.primary is None:
+                    continue
                 (frame,) = window.packets["video"]
                 if frame.payload not in decisions:  # the first answer counts, not its revisions
                     chunk = window.packets.get("audio")
@@ -105,15 +110,17 @@ class Bytewax:
     """Bytewax 0.21: `collect_window` over sliding windows that overlap by the tolerance on both sides, then the nearest chunk by hand.
 
     A frame is answered by the one window in whose middle (`hop` long) it lies, so that its neighbours are in the window too. Bytewax has
-    one watermark for all streams of a key: the newest event time less `wait`, carried forward by the clock that it is given.
+    one watermark for all streams of a key: the newest event time less `wait`, carried forward by the clock that it is given. Without
+    `pair`, it only collects tumbling windows of `hop`.
     """
 
-    def __init__(self, *, live: bool, batch: int, hop: float, wait: float = 0.150) -> None:
+    def __init__(self, *, live: bool, batch: int, hop: float, wait: float = 0.150, pair: bool = True) -> None:
         self._dataflow: Any = importlib.import_module("bytewax.dataflow")
         self._op: Any = importlib.import_module("bytewax.operators")
         self._windowing: Any = importlib.import_module("bytewax.operators.windowing")
         self._testing: Any = importlib.import_module("bytewax.testing")
         self._live = live
+        self._pair = pair
         self._batch = batch
         self._hop = timedelta(seconds=hop)
         self._wait = timedelta(seconds=wait)
@@ -159,13 +166,17 @@ class Bytewax:
             now_getter=(lambda: now) if self._live else (lambda: start),
             to_system_utc=lambda _: None,  # the machine's clock has no say in a simulation
         )
-        shape = windowing.SlidingWindower(align_to=origin, length=self._hop + 2 * self._tolerance, offset=self._hop)
+        if self._pair:
+            shape = windowing.SlidingWindower(align_to=origin, length=self._hop + 2 * self._tolerance, offset=self._hop)
+        else:
+            shape = windowing.TumblingWindower(align_to=origin, length=self._hop)
         records = op.input("records", flow, testing.TestingSource(arriving(), self._batch))
         windows = windowing.collect_window("align", records, clock, shape)
-        op.output("pairs", op.flat_map("pair", windows.down, pair), testing.TestingSink(out))
+        answers = op.flat_map("pair", windows.down, pair) if self._pair else windows.down
+        op.output("answers", answers, testing.TestingSink(out))
         op.output("late", op.map("count", windows.late, count_late), testing.TestingSink([]))
         testing.run_main(flow)
-        return Outcome(out, late)
+        return Outcome(out if self._pair else [], late)
 
 
 class Ros:
