@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import anyio
+import anyio.to_thread
 import kafka.errors
 import kafka.record.util
 from kafka.net.compat import KafkaNetClient

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import anyio
 import jsonschema
 import pytest
 from kafka import KafkaConsumer, TopicPartition
@@ -87,3 +88,23 @@ async def test_a_prediction_too_large_for_the_topic_is_a_sink_error(broker: Brok
     async with KafkaSink(KafkaSinkSettings(type="kafka", bootstrap=broker.bootstrap, topic=unique)) as sink:
         with pytest.raises(SinkError, match=r"raise max\.message\.bytes of the topic"):
             await sink.publish([prediction()])
+
+
+@pytest.mark.anyio
+async def test_publishing_waits_for_a_broker_that_stands_still(topic: KafkaTopic) -> None:
+    async with topic.sink() as sink, anyio.create_task_group() as tasks:
+        await sink.publish([prediction(0)])
+        done = anyio.Event()
+
+        async def publish() -> None:
+            await sink.publish([prediction(1)])
+            done.set()
+
+        with topic.broker.stopped():
+            tasks.start_soon(publish)
+            with anyio.move_on_after(0.5):
+                await done.wait()
+            assert not done.is_set()
+        with anyio.fail_after(60):
+            await done.wait()
+    assert await topic.predictions() == [prediction(0), prediction(1)]
