@@ -29,6 +29,7 @@ SILENT = SECOND
 MOST_ERRORS = 20
 """Errors in a row while reading, after which the rest of a file is given up."""
 
+_NEVER = 1 << 62
 _TYPES = {"video": "video", "audio": "audio", "subtitle": "subtitles"}
 _TEXT_CODECS = {"mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text", "microdvd", "ttml", "eia_608"}
 
@@ -64,7 +65,8 @@ class Container:
         self._container.close()
 
     def read(self) -> Iterator[Read]:
-        """Everything in the file, by time over all tracks; of a live input at once. Never raises for bad data."""
+        """Everything in the file, by time over all tracks, as far as no track is silent for longer than SILENT; of a live
+        input at once. Never raises for bad data."""
         if self.live:
             for packet in self._demux():
                 if isinstance(packet, Damaged):
@@ -108,18 +110,19 @@ class Container:
                     return
 
     def _by_time(self) -> Iterator[Compressed[Any] | Damaged]:
-        """The packets in the order of decoding, over all tracks, as far as they lie no further apart than LOOKAHEAD."""
+        """The packets in the order of decoding, over all tracks, as far as they lie no further apart than LOOKAHEAD.
+        Within a track they stay as they are, whatever their stamps say."""
         waiting: list[tuple[int, int, Compressed[Any] | Damaged]] = []
-        newest = last = -(1 << 62)
+        last: dict[int, int] = {}
+        newest = -_NEVER
         for order, packet in enumerate(self._demux()):
             if isinstance(packet, Damaged):
                 at = newest
-            elif packet.size == 0:  # ends a track: after all of its packets
-                at = 1 << 62
+            elif packet.size == 0:
+                at = _NEVER  # ends a track: after all of its packets
             else:
-                stamp = packet.dts if packet.dts is not None else packet.pts
-                at = last if stamp is None else ns(stamp, packet.time_base)
-                newest, last = max(newest, at), at
+                at = last[packet.stream.index] = _decoding_time(packet, last.get(packet.stream.index))
+                newest = max(newest, at)
             heapq.heappush(waiting, (at, order, packet))
             while waiting[0][0] <= newest - LOOKAHEAD:
                 yield heapq.heappop(waiting)[2]
@@ -139,7 +142,7 @@ class Container:
                 found = self._decode(packet)
             for read in found:
                 at = newest if read.what.at is None else read.what.at
-                if read.stream in ongoing:
+                if read.stream in ongoing and isinstance(read.what, Decoded):
                     reached[read.stream] = max(reached.get(read.stream, at), at)
                     newest = max(newest, at)
                 heapq.heappush(waiting, (at, next(order), read))
@@ -150,6 +153,16 @@ class Container:
                 yield heapq.heappop(waiting)[2]
         while waiting:
             yield heapq.heappop(waiting)[2]
+
+
+def _decoding_time(packet: Compressed[Any], last: int | None) -> int:
+    """When a packet is due for decoding, in ns; never before the packet of its track before it."""
+    if packet.dts is not None:
+        at = ns(packet.dts, packet.time_base)
+        return at if last is None else max(at, last)
+    if last is not None:
+        return last  # Matroska has no decoding times for the first frames; by their showing times they would swap
+    return -_NEVER if packet.pts is None else ns(packet.pts, packet.time_base)
 
 
 def _open(path: str, format: str | None) -> InputContainer:

@@ -24,6 +24,7 @@ from streamfuse.types import MILLISECOND, SECOND, Audio, Image, Outcome
 GAP = 10 * MILLISECOND
 """Sound whose time differs by more from what the samples before it say begins anew: a gap stays a gap."""
 
+_ERRORS = (av.error.FFmpegError, ValueError)
 _TAGS = re.compile(r"\{\\[^}]*\}|</?(?:b|i|u|s|c|v|font|lang|ruby|rt)(?:[\s.][^>]*)?>")
 _BREAKS = re.compile(r"\\[Nnh]")
 
@@ -82,7 +83,10 @@ class VideoTrack:
             if frame.is_corrupt:
                 yield Damaged(at, Outcome.UNDECODABLE, "expected a whole frame, found one that the decoder calls damaged")
             else:
-                yield Decoded(at, duration, Image(self._pixels(frame)))
+                try:
+                    yield Decoded(at, duration, Image(self._pixels(frame)))
+                except _ERRORS as error:
+                    yield Damaged(at, Outcome.UNDECODABLE, f"expected a frame that converts to BGR, found {frame.format.name}: {error}")
         if damaged:
             yield damaged
 
@@ -124,9 +128,13 @@ class AudioTrack:
                 yield from self._finish()
                 self._resampler = AudioResampler("s16", "mono", self._rate)
                 self._format, self._anchor, self._out, self._heard = made, at, 0, Fraction(0)
-            self._heard += Fraction(frame.samples * SECOND, frame.sample_rate)
-            self._end = self._anchor + round(self._heard)
-            yield from self._chunks(self._resampler.resample(frame), last=False)
+            try:
+                self._heard += Fraction(frame.samples * SECOND, frame.sample_rate)
+                self._end = self._anchor + round(self._heard)
+                yield from self._chunks(self._resampler.resample(frame), last=False)
+            except (*_ERRORS, ZeroDivisionError) as error:
+                self._resampler = None
+                yield Damaged(at, Outcome.UNDECODABLE, f"expected sound that can be resampled, found {made}: {error}")
         if damaged:
             yield damaged
         if packet.size == 0:
@@ -180,7 +188,7 @@ def plain(markup: bytes | str) -> str:
 def _decode(packet: Compressed[Any]) -> tuple[list[object], Damaged | None]:
     try:
         return list(packet.decode()), None
-    except (av.error.FFmpegError, ValueError) as error:
+    except _ERRORS as error:
         stamp = packet.pts if packet.pts is not None else packet.dts
         at = None if stamp is None else ns(stamp, packet.time_base)
         kind = packet.stream.type

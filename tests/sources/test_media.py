@@ -181,6 +181,15 @@ async def test_mp4_with_h264_and_aac_and_mov_text_is_read(tmp_path: Path) -> Non
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "ts"])
+async def test_frames_that_are_stored_out_of_order_are_shown_in_order(tmp_path: Path, ending: str) -> None:
+    path = write(tmp_path / f"clip.{ending}", Clip(video="libx264", audio="aac", captions=[]))  # with B-frames
+    frames = packets(await everything(path, start="now"), "video")
+    assert [p.event_time - frames[0].event_time for p in frames] == [n * 40 * MILLISECOND for n in range(50)]
+    assert all(isinstance(p.payload, Image) and abs(p.payload.pixels.mean() - grey(n)) < 8 for n, p in enumerate(frames))
+
+
+@pytest.mark.anyio
 async def test_a_transport_stream_keeps_its_tracks_together(tmp_path: Path) -> None:
     path = write(tmp_path / "clip.ts", Clip(video="libx264", audio="aac", captions=[]))
     said = await everything(path, start="now")
