@@ -41,14 +41,13 @@ class JsonlSource:
     what is appended after that, and what comes by standard input or a pipe, arrives now.
     """
 
-    name = "jsonl"
-
     def __init__(self, settings: JsonlSourceSettings, clock: Clock) -> None:
         self.streams = frozenset({settings.stream, *settings.streams})
         self._settings = settings
         self._clock = clock
         self._stdin = settings.path == "-"
         self._label = "stdin" if self._stdin else settings.path
+        self.name = f"jsonl:{self._label}"
         self._state = State(settings.state, f"jsonl {self._label}", lambda p: p.startswith(f"{self._label}#"))
         self._state.add_keys([settings.key])
         self._reader = LineReader(self._label, settings.stream, settings.key, self.streams, settings.max_line_bytes)

@@ -40,13 +40,12 @@ class MediaSource:
     times from its first packet on, which is taken as now; a lost one is opened again, with backoff.
     """
 
-    name = "media"
-
     def __init__(self, settings: MediaSourceSettings, clock: Clock) -> None:
         self.streams = frozenset(settings.streams)
         self._settings = settings
         self._clock = clock
         self._inputs = _inputs(settings)
+        self.name = "media:" + ",".join(i.key for i in self._inputs)
         prefixes = tuple(f"{i.partition}/" for i in self._inputs)
         self._state = State(settings.state, f"media {', '.join(i.path for i in self._inputs)}", lambda p: p.startswith(prefixes))
         self._state.add_keys(i.key for i in self._inputs)
