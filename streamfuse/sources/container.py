@@ -56,6 +56,8 @@ class Container:
             raise
         self.zero = self._first()
         """The file's own time of its first instant, in ns: the least start of its video and audio tracks."""
+        length = self._container.duration
+        self._end = _NEVER if self.live or not length else self.zero + length * SECOND // av.time_base
 
     @property
     def streams(self) -> frozenset[str]:
@@ -89,7 +91,10 @@ class Container:
 
     def _decode(self, packet: Compressed[Any]) -> Iterator[Read]:
         stream, track = self._tracks[packet.stream.index]
-        return (Read(stream, what) for what in track.decode(packet))
+        for what in track.decode(packet):
+            if isinstance(what, Decoded) and isinstance(what.payload, str):  # shown no longer than there is a picture
+                what = what._replace(duration=min(what.duration, max(0, self._end - what.at)))
+            yield Read(stream, what)
 
     def _demux(self) -> Iterator[Compressed[Any] | Damaged]:
         """Compressed packets as they stand in the file. What can't be read is told, and passed over where that
