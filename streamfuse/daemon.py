@@ -48,38 +48,51 @@ class Daemon:
     is_ready: bool = False
     address: tuple[str, int] | None = None
     ready: anyio.Event = field(default_factory=anyio.Event)
-    _beat: int = 0
+    _beat: int = field(init=False)
     _told: set[tuple[str, str]] = field(default_factory=set)
     _losses: LossWriter | None = None
+
+    def __post_init__(self) -> None:
+        self._beat = self.clock.monotonic()
 
     async def run(self, stop: anyio.Event) -> None:
         """Runs until the input ends, or until `stop` is set and what was read is published and committed.
 
         Raises DrainTimeout where that takes longer than `pipeline.drain_timeout`, and whatever error ended a part.
         """
-        async with AsyncExitStack() as stack:
-            self._beat = self.clock.monotonic()
-            web = self.config.web
-            if web.enabled:
-                self.address = stack.enter_context(serve(web, self.metrics.registry, self._alive, lambda: self.is_ready))
-                log.info("serving /metrics, /livez and /readyz on http://%s:%d", *self.address)
-            beating = await stack.enter_async_context(anyio.create_task_group())
-            beating.start_soon(self._keep_beating)
-            stack.callback(beating.cancel_scope.cancel)
-            notify("STATUS=loading the model")
-            await stack.enter_async_context(self.runner)
-            if self.config.losses is not None:
-                self._losses = await stack.enter_async_context(LossWriter(self.config.losses))
-            for sink in self.sinks:
-                await stack.enter_async_context(sink)
-            for source in self.sources:
-                await stack.enter_async_context(source)
-            stack.callback(self._set_ready, False)
-            async with anyio.create_task_group() as running:
-                self._start_feeds(running)
+        with anyio.CancelScope() as starting_or_running:
+            async with AsyncExitStack() as stack:
+                beside = await stack.enter_async_context(anyio.create_task_group())
+                stack.callback(beside.cancel_scope.cancel)
+                beside.start_soon(self._keep_beating)
+                beside.start_soon(self._give_up_starting, stop, starting_or_running)
+                await self._start(stack)
+                self._start_feeds(beside)
+                stack.callback(self._set_ready, False)
                 self._set_ready(True)
                 await self._run_pipeline(stop)
-                running.cancel_scope.cancel()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        """Open every part, HTTP first: whoever asks is told that it is alive and not ready, for as long as a broker lets it wait."""
+        web = self.config.web
+        if web.enabled:
+            self.address = stack.enter_context(serve(web, self.metrics.registry, self._alive, lambda: self.is_ready))
+            log.info("serving /metrics, /livez and /readyz on http://%s:%d", *self.address)
+        notify("STATUS=loading the model")
+        await stack.enter_async_context(self.runner)
+        notify("STATUS=opening sources and sinks")
+        if self.config.losses is not None:
+            self._losses = await stack.enter_async_context(LossWriter(self.config.losses))
+        for sink in self.sinks:
+            await stack.enter_async_context(sink)
+        for source in self.sources:
+            await stack.enter_async_context(source)
+
+    async def _give_up_starting(self, stop: anyio.Event, starting: anyio.CancelScope) -> None:
+        """Stopped before it was ready, it has read nothing that would have to be worked off."""
+        await stop.wait()
+        if not self.ready.is_set():
+            starting.cancel()
 
     async def _run_pipeline(self, stop: anyio.Event) -> None:
         parts = pipeline.Pipeline(
@@ -114,7 +127,7 @@ class Daemon:
                 "Raise pipeline.drain_timeout if the model needs longer"
             )
 
-    def _start_feeds(self, running: TaskGroup) -> None:
+    def _start_feeds(self, beside: TaskGroup) -> None:
         """Publish the feeds' packets to the in-process topics, and close those when all feeds have ended."""
         left = len(self.feeds)
         fed = {topic for s in self.config.sources if isinstance(s, TopicsSourceSettings) for topic in s.topics.values()}
@@ -127,7 +140,7 @@ class Daemon:
                 self.topics.close(*fed)
 
         for source in self.feeds:
-            running.start_soon(run_feed, source)
+            beside.start_soon(run_feed, source)
 
     async def _lost(self, losses: Sequence[Loss]) -> None:
         """Tell the first loss of each stream and reason; write all of them where the config says."""

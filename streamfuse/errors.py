@@ -7,8 +7,8 @@
     ├── SinkError                6   a sink can't take predictions and waiting won't help (a full disk, a refused topic)
     ├── DrainTimeout             7   the orderly stop took longer than `drain_timeout`
     └── RecordError                  one record can't be used; it never ends the process
-        ├── InvalidRecord            its description is wrong: headers, event time, text that is not UTF-8 -> quarantined
-        └── UndecodablePayload       its payload is not what it says it is -> undecodable
+        ├── InvalidRecord            its description is wrong: headers, event time -> quarantined
+        └── UndecodablePayload       its payload is not what it says it is, text that is not UTF-8 included -> undecodable
 
 A message is a sentence: what was expected, what was found, what to change.
 """
