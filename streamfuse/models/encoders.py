@@ -19,51 +19,57 @@ from streamfuse.models.batch import Modality
 class FaceMotion(nn.Module):
     """Steadied face crops to one token a frame, from where and how much the face moves, not from what it looks like.
 
-    Looks are left out on purpose: a mouth that moves is told by its motion against that of the eyes and cheeks, which
-    holds for faces that were never seen. Of each frame it takes, in `grid x grid` cells, the log of the mean absolute
-    difference to the frame before, and the cell's departure from its mean over the window (a mouth that opens darkens).
+    A mouth that moves is told by its motion against that of the eyes and cheeks, which holds for faces that were never
+    seen. Motion is the mean absolute difference to the frame before over the mean slope of the picture there, so about
+    the pixels that an edge moved (normal flow; Horn and Schunck, AI 1981): otherwise noise and tremble would be greatest
+    where the contrast is, at painted lips. It is taken in `grid x grid` cells, per frame, and as the mean and greatest over the
+    window; likewise how far each cell's brightness departs from its mean (a mouth that opens darkens).
     """
+
+    blur: Tensor
 
     def __init__(self, features: int, size: int = 48, grid: int = 6, longest_gap: float = 0.6) -> None:
         super().__init__()
         self.cell, self.longest_gap = size // (2 * grid), longest_gap
         cells = grid * grid
-        self.project = nn.Linear(4 * cells + 2, features)
+        line = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("blur", (line[:, None] * line)[None, None])
+        self.project = nn.Linear(5 * cells + 2, features)
         self.mix = TimeMix(features)
         self.norm = nn.LayerNorm(features)
 
     def forward(self, faces: Modality) -> Modality:
         pixels, time, mask = faces
-        x = pixels.float() / 255  # (batch, frames, size, size)
         seen = mask & (pixels.amax((2, 3)) > 0)  # (batch, frames)
         weight = seen.float()[:, :, None]
+        x = self._smooth(pixels.float() / 255)  # (batch, frames, size / 2, size / 2)
         # Each frame's light is taken off, and the face's contrast divided out.
         x = x - x.mean((2, 3), keepdim=True)
         spread = _mean_over(x.square().mean((2, 3))[..., None], weight).sqrt()  # (batch, 1, 1)
         x = x / (spread[..., None] + 0.02)
-        x = F.avg_pool2d(x, 2)  # a camera's noise is as fine as its pixels, a mouth is not
-        moved = (x[:, 1:] - x[:, :-1]).abs()
+        slope = _cells(_slope(_mean_over(x.flatten(2), weight).reshape(len(x), 1, *x.shape[2:])), self.cell) + 0.1
+
         follows = seen[:, 1:] & seen[:, :-1] & ((time[:, 1:] - time[:, :-1]) < self.longest_gap)
-        energy = F.pad(_cells(moved, self.cell) * follows[..., None], (0, 0, 1, 0))  # (batch, frames, cells)
+        moved = _cells((x[:, 1:] - x[:, :-1]).abs(), self.cell) / slope * follows[..., None]
+        moved = F.pad(moved, (0, 0, 1, 0))  # (batch, frames, cells)
         paired = F.pad(follows, (1, 0)).float()[..., None]
-        level = _cells(x, self.cell)
-        departure = (level - _mean_over(level, weight)) * weight
-        overall = _log(_mean_over(energy, paired))
-        swing = _log(_mean_over(departure.square(), weight).sqrt())
         any_pair = paired.amax(1, keepdim=True)  # (batch, 1, 1)
+        level = _cells(x, self.cell)
+        departure = (level - _mean_over(level, weight)) / slope * weight
+        swing = _mean_over(departure.square(), weight).sqrt()
+        over_window = [_log(_mean_over(moved, paired)), _log(moved.amax(1, keepdim=True)), _log(swing)]
         features = torch.cat(
-            [
-                _log(energy) * paired,
-                departure,
-                (overall * any_pair).expand_as(energy),
-                (swing * any_pair).expand_as(energy),
-                weight,
-                paired,
-            ],
+            [_log(moved) * paired, departure, *((part * any_pair).expand_as(moved) for part in over_window), weight, paired],
             -1,
         )
-        tokens = self.mix(self.project(features), mask)
-        return Modality(self.norm(tokens), time, mask)
+        return Modality(self.norm(self.mix(self.project(features), mask)), time, mask)
+
+    def _smooth(self, x: Tensor) -> Tensor:
+        # A camera's noise is as fine as its pixels, a mouth is not.
+        x = F.avg_pool2d(x, 2)
+        batch, frames, height, width = x.shape
+        x = F.pad(x.reshape(batch * frames, 1, height, width), (1, 1, 1, 1), mode="replicate")
+        return F.conv2d(x, self.blur).reshape(batch, frames, height, width)
 
 
 class LogMel(nn.Module):
@@ -184,6 +190,13 @@ def _pairs(x: Tensor) -> Tensor:
 
 def _cells(x: Tensor, cell: int) -> Tensor:
     return F.avg_pool2d(x, cell).flatten(2)  # (batch, frames, cells)
+
+
+def _slope(x: Tensor) -> Tensor:
+    """Length of the gradient of `(batch, 1, height, width)`."""
+    right = x[..., 1:-1, 2:] - x[..., 1:-1, :-2]
+    down = x[..., 2:, 1:-1] - x[..., :-2, 1:-1]
+    return F.pad((right.square() + down.square() + 1e-8).sqrt() / 2, (1, 1, 1, 1), mode="replicate")
 
 
 def _log(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -125,7 +126,7 @@ def text_items(texts: Sequence[str], draw: Draw | None = None) -> Items:
 def _any_clip(pools: Pools, draw: Draw, speaking: float) -> Clip | None:
     if draw.random() < speaking:
         return _pick(pools.speaking, draw)
-    kind = draw.choice(4, p=(0.45, 0.12, 0.28, 0.15))
+    kind = draw.choice(4, p=(0.4, 0.1, 0.25, 0.25))
     if kind == 0:
         return _pick(pools.still, draw)
     if kind == 1:
@@ -143,9 +144,18 @@ def _texts(label: int, draw: Draw) -> list[str]:
 
 
 def _varied(items: Items, draw: Draw) -> Items:
+    """The face mirrored or not, a little nearer or further, and not quite where the detector puts it."""
+    data = np.asarray(items.data, np.uint8)
     if draw.random() < 0.5:
-        items = replace(items, data=items.data[:, :, ::-1])
-    return items
+        data = data[:, :, ::-1]
+    if draw.random() < 0.7 and data.any():
+        zoom, middle = 1 + draw.uniform(-0.1, 0.1), data.shape[1] / 2
+        shift = middle * (1 - zoom) + draw.uniform(-3, 3, 2)
+        matrix = np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]])
+        size = data.shape[1:]
+        moved = [cv2.warpAffine(np.ascontiguousarray(crop), matrix, size, borderMode=cv2.BORDER_REPLICATE) for crop in data]
+        data = np.stack([np.asarray(crop, np.uint8) for crop in moved])
+    return replace(items, data=data)
 
 
 def _pick(pool: Sequence[T], draw: Draw) -> T:

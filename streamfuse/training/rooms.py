@@ -19,7 +19,7 @@ from streamfuse.types import SECOND
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoomWindow:
-    """One second of a room. `label` held for at least four fifths of it."""
+    """One second of a room. `label` held for at least three fifths of it."""
 
     items: Items
     samples: Samples
@@ -28,7 +28,7 @@ class RoomWindow:
 
 
 def room_windows(seeds: Sequence[int], each: int, face: FaceCrops, draw: Draw) -> Iterator[RoomWindow]:
-    """`each` windows a room, at random instants of its first minutes; those between two states are passed over."""
+    """`each` windows a room, at random instants of its first minutes; those halfway between two states are passed over."""
     for seed in seeds:
         room = Room(seed, fps=float(draw.choice([10, 15, 15, 25])), rate=RATE)
         # In order of time, since a room keeps only its last few segments.
@@ -45,7 +45,7 @@ def _window(room: Room, start: int, face: FaceCrops, draw: Draw) -> RoomWindow |
     for s in segments:
         share[s.label] += min(s.end, end) - max(s.start, start)
     label = max(share, key=lambda name: share[name])
-    if share[label] < 0.8 * SECOND:
+    if share[label] < 0.6 * SECOND:
         return None
     first = -(-start * room.fps // SECOND)
     count = int(-(-end * room.fps // SECOND) - first)
