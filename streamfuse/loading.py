@@ -238,5 +238,5 @@ def streams_of(source: Any) -> set[str]:
     if source.type == "media":
         return set(source.streams)
     if source.type == "jsonl":
-        return {source.stream}
+        return {source.stream, *source.streams}
     return {"video", "audio", "text"} | ({"truth"} if source.truth else set())
