@@ -6,109 +6,51 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from streamfuse.codecs import prediction_from_json
-
-CONFIG = """
-sources:
-  - type: simulator
-    rooms: 1
-    {simulator}
-sync:
-  streams: {{video: {{}}, audio: {{}}, text: {{required: false}}, truth: {{required: false}}}}
-models: {{bundle: who-is-talking, device: cpu, truth: truth}}
-sinks: [{{type: jsonl, path: {out}}}]
-losses: {{type: jsonl, path: {losses}}}
-web: {{port: {port}}}
-pipeline: {{drain_timeout: {drain}}}
-"""
+from tests.running import Running
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+class OnSimulator(Running):
+    """A daemon that watches one simulated room."""
 
-
-class Running:
-    """A daemon in a process of its own."""
-
-    def __init__(self, folder: Path, simulator: str, drain: str = "10s") -> None:
+    def __init__(self, folder: Path, simulator: Mapping[str, object], drain: str) -> None:
         self.out = folder / "predictions.jsonl"
-        self.losses = folder / "losses.jsonl"
-        self.port = free_port()
-        config = folder / "config.yaml"
-        config.write_text(CONFIG.format(simulator=simulator, out=self.out, losses=self.losses, port=self.port, drain=drain))
-        self.notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.notifications.bind(str(folder / "notify"))
-        self.notifications.settimeout(60)
-        environ = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify"), "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "streamfuse", "run", str(config)], env=environ, stderr=subprocess.PIPE, text=True
+        super().__init__(
+            folder,
+            {
+                "sources": [{"type": "simulator", "rooms": 1, **simulator}],
+                "sync": {"streams": {"video": {}, "audio": {}, "text": {"required": False}, "truth": {"required": False}}},
+                "models": {"bundle": "who-is-talking", "device": "cpu", "truth": "truth"},
+                "sinks": [{"type": "jsonl", "path": str(self.out)}],
+                "losses": {"type": "jsonl", "path": str(folder / "losses.jsonl")},
+                "pipeline": {"drain_timeout": drain},
+            },
         )
 
-    def notified(self, state: str) -> None:
-        while state not in self.notifications.recv(4096).decode().split("\n"):
-            pass
 
-    def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as refused:
-            return refused.code, refused.read().decode()
-
-    def metric(self, name: str, **labels: str) -> float:
-        for family in text_string_to_metric_families(self.get("/metrics")[1]):
-            for sample in family.samples:
-                if sample.name == name and labels.items() <= sample.labels.items():
-                    return float(sample.value)
-        return float("nan")
-
-    def until(self, holds: Callable[[], bool]) -> None:
-        """Ask until it holds; the daemon is another process, so there is nothing else to wait on."""
-        deadline = time.monotonic() + 60
-        while not holds():
-            assert time.monotonic() < deadline
-            assert self.process.poll() is None, self.process.communicate()[1]
-
-    def ended(self) -> tuple[int, str]:
-        error = self.process.communicate(timeout=60)[1]
-        return self.process.returncode, error
-
-    def close(self) -> None:
-        self.notifications.close()
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
+class Run(Protocol):
+    def __call__(self, *, drain: str = "10s", **simulator: object) -> OnSimulator: ...
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    started: list[Running] = []
+def run(tmp_path: Path) -> Iterator[Run]:
+    with ExitStack() as stack:
 
-    def start(simulator: str, **options: str) -> Running:
-        started.append(Running(tmp_path, simulator, **options))
-        return started[-1]
+        def start(*, drain: str = "10s", **simulator: object) -> OnSimulator:
+            return stack.enter_context(OnSimulator(tmp_path, simulator, drain))
 
-    yield start
-    for daemon in started:
-        daemon.close()
+        yield start
 
 
-def test_it_runs_to_the_end_of_its_input(run: Callable[..., Running]) -> None:
-    daemon = run("seconds: 5\n    pace: full")
+def test_it_runs_to_the_end_of_its_input(run: Run) -> None:
+    daemon = run(seconds=5, pace="full")
     code, error = daemon.ended()
     assert code == 0, error
     predictions = [prediction_from_json(line) for line in daemon.out.read_text().splitlines()]
@@ -120,8 +62,8 @@ def test_it_runs_to_the_end_of_its_input(run: Callable[..., Running]) -> None:
 
 
 @pytest.mark.slow
-def test_it_says_when_it_is_ready_and_what_it_does(run: Callable[..., Running]) -> None:
-    daemon = run("pace: realtime")
+def test_it_says_when_it_is_ready_and_what_it_does(run: Run) -> None:
+    daemon = run(pace="realtime")
     daemon.notified("READY=1")
     assert daemon.get("/readyz") == (200, "ready\n")
     assert daemon.get("/livez") == (200, "alive\n")
@@ -136,8 +78,8 @@ def test_it_says_when_it_is_ready_and_what_it_does(run: Callable[..., Running]) 
 
 
 @pytest.mark.slow
-def test_sigterm_drains_and_ends_with_0(run: Callable[..., Running]) -> None:
-    daemon = run("pace: realtime")
+def test_sigterm_drains_and_ends_with_0(run: Run) -> None:
+    daemon = run(pace="realtime")
     daemon.notified("READY=1")
     daemon.until(lambda: daemon.metric("streamfuse_windows_total", complete="true") >= 1)
     daemon.process.send_signal(signal.SIGTERM)
@@ -150,8 +92,8 @@ def test_sigterm_drains_and_ends_with_0(run: Callable[..., Running]) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_sigterm_ends_it_at_once(run: Callable[..., Running]) -> None:
-    daemon = run("pace: realtime", drain="1h")
+def test_a_second_sigterm_ends_it_at_once(run: Run) -> None:
+    daemon = run(pace="realtime", drain="1h")
     daemon.notified("READY=1")
     os.kill(daemon.process.pid, signal.SIGSTOP)  # so that both signals are there before it can finish with the first
     daemon.process.send_signal(signal.SIGTERM)
@@ -162,9 +104,9 @@ def test_a_second_sigterm_ends_it_at_once(run: Callable[..., Running]) -> None:
     assert "ending at once" in error
 
 
-def test_a_port_that_is_taken_is_told(run: Callable[..., Running]) -> None:
+def test_a_port_that_is_taken_is_told(run: Run) -> None:
     with socket.socket() as taken:
-        daemon = run("seconds: 1")
+        daemon = run(seconds=1)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", daemon.port))
         taken.listen()
@@ -173,8 +115,8 @@ def test_a_port_that_is_taken_is_told(run: Callable[..., Running]) -> None:
     assert "web.port" in error
 
 
-def test_a_full_disk_ends_it_with_6(run: Callable[..., Running], tmp_path: Path) -> None:
+def test_a_full_disk_ends_it_with_6(run: Run, tmp_path: Path) -> None:
     (tmp_path / "predictions.jsonl").symlink_to("/dev/full")
-    code, error = run("seconds: 3\n    pace: full").ended()
+    code, error = run(seconds=3, pace="full").ended()
     assert code == 6
     assert "No space left" in error or "full" in error
