@@ -117,7 +117,7 @@ def _next_steps(console: Console, out: Path | None) -> None:
     )
     console.print("\n[bold]next[/]")
     if out is not None:
-        console.print(f"  {program} subscribe {out}", highlight=False)
+        console.print(f"  {program} subscribe {out}", highlight=False, soft_wrap=True)
     for command, what in steps:
         console.print(f"  {command:<58} [bright_black]{what}[/]", highlight=False, soft_wrap=True)
 
