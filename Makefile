@@ -31,7 +31,7 @@ lint: $(VENV)/.dev ## ruff and mypy
 	@status=0; $(VENV)/bin/ruff check . || status=1; $(VENV)/bin/ruff format --check . || status=1; $(VENV)/bin/mypy || status=1; exit $$status
 
 bench: $(VENV)/.bench ## print the benchmarks' figures, beside Bytewax and ROS where they are installed
-	@for name in scaling avt120; do $(VENV)/bin/python -m tests.benchmarks.$$name $(ARGS) || exit; done
+	@for name in end_to_end scaling avt120; do $(VENV)/bin/python -m tests.benchmarks.$$name $(ARGS) || exit; done
 
 kafka: .kafka/$(KAFKA)/bin ## fetch Apache Kafka, for the tests that need a real one (130 MB; needs Java 17)
 
