@@ -21,7 +21,7 @@ class Recipe:
     """How to train. Dropping a modality now and then and asking each one alone keeps a fusion from using only the
     strongest."""
 
-    steps: int = 800
+    steps: int = 450
     batch: int = 64
     rate: float = 2e-3
     weight_decay: float = 0.02
