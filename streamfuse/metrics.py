@@ -27,10 +27,12 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._windows = Counter("streamfuse_windows", "Windows emitted", ["complete"], registry=self.registry)
+        windows = Counter("streamfuse_windows", "Windows emitted", ["complete"], registry=self.registry)
+        self._complete, self._incomplete = windows.labels("true"), windows.labels("false")
         self._absent = Counter(
             "streamfuse_windows_absent", "Windows without a stream, by why", ["stream", "reason"], registry=self.registry
         )
+        self._absences: dict[tuple[str, str], Counter] = {}
         self._revisions = Counter("streamfuse_window_revisions", "Windows emitted again with late packets", registry=self.registry)
         self._predictions = Counter("streamfuse_predictions", "Predictions published, by label", ["label"], registry=self.registry)
         self._latency = Histogram(
@@ -50,11 +52,14 @@ class Metrics:
         self._model = Info("streamfuse_model", "The model that predicts", registry=self.registry)
 
     def window(self, window: Window) -> None:
-        self._windows.labels("false" if window.absent else "true").inc()
+        (self._incomplete if window.absent else self._complete).inc()
         if window.revision:
             self._revisions.inc()
-        for stream, reason in window.absent.items():
-            self._absent.labels(stream, reason.value).inc()
+        for absence in window.absent.items():
+            counter = self._absences.get(absence)
+            if counter is None:
+                counter = self._absences[absence] = self._absent.labels(*absence)
+            counter.inc()
 
     def batch(self, windows: int) -> None:
         self._batch.observe(windows)

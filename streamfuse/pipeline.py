@@ -123,8 +123,7 @@ async def _synchronize(
                             windows += synchronizer.finish(stream, key)
                     else:
                         ends.saw(source, batch)
-                        for item in batch:
-                            windows += synchronizer.push(item)
+                        windows += synchronizer.push_all(batch)
             losses = synchronizer.take_losses()
             if losses:
                 await _report(pipeline, losses)

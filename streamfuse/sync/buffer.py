@@ -80,16 +80,21 @@ class Buffer:
     def oldest(self) -> Entry | None:
         return self._entries[self._head] if self._head < len(self._entries) else None
 
-    def pop(self) -> Entry:
-        entry = self._entries[self._head]
-        self._head += 1
-        if self._head >= 64 and self._head * 2 >= len(self._entries):
-            del self._entries[: self._head]
-            del self._times[: self._head]
+    def take(self, bound: int) -> list[Entry]:
+        """Remove the entries up to the first whose last window ends past `bound`."""
+        entries = self._entries
+        head = at = self._head
+        while at < len(entries) and entries[at].last <= bound:
+            at += 1
+        taken = entries[head:at]
+        self._head = at
+        if at >= 64 and at * 2 >= len(entries):
+            del entries[:at]
+            del self._times[:at]
             self._head = 0
             if not self._times:
                 self._longest = 1
-        return entry
+        return taken
 
     def all(self) -> list[Entry]:
         return self._entries[self._head :]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from streamfuse.ledger import Ledger
@@ -58,8 +58,8 @@ class _Partition:
         pending = self.pending
         while pending and pending[0][1].done:
             pending.popleft()
-        needed = pending[0][0] if pending else self.next
-        return Offsets(needed, max(self.next, self.replayed))
+        seen = self.next if self.next > self.replayed else self.replayed
+        return Offsets(pending[0][0] if pending else self.next, seen)
 
 
 class _Key:
@@ -68,10 +68,14 @@ class _Key:
     __slots__ = (
         "deferred",
         "disordered",
+        "due",
         "floor",
         "frontier",
+        "held",
+        "held_state",
         "name",
         "partitions",
+        "required",
         "restored",
         "scheduled",
         "streams",
@@ -82,11 +86,15 @@ class _Key:
     def __init__(self, name: str, streams: dict[str, StreamState], shape: Shape, now: int) -> None:
         self.name = name
         self.streams = streams
+        self.required = [stream for stream in streams.values() if stream.required]
         self.windows = shape.open()
         self.floor = NEVER  # windows that end at or before it are closed
         self.restored = NEVER  # what the floor was before the restart
         self.deferred: dict[Span, None] = {}  # revisions that wait for the end of a replay
         self.frontier = Frontier()
+        self.due = FOREVER  # nothing of it is released before this; never too great
+        self.held = NEVER
+        self.held_state: int | None = None
         self.disordered = False  # a late packet was let in, so that windows may differ from their first revision
         self.partitions: dict[str, _Partition] = {}
         self.scheduled = FOREVER
@@ -123,6 +131,8 @@ class Synchronizer:
             raise ValueError("allowed_lateness and max_hold must not be negative")
         self._policies = dict(streams)
         self._shape = windows
+        self._primary = primary
+        self._bounded = windows.bounded
         self._max_hold = max_hold
         self._lateness = allowed_lateness
         self._forget_after = forget_after
@@ -136,6 +146,7 @@ class Synchronizer:
         self._now = 0  # time spent waiting for input
         self._deadlines: list[tuple[int, str]] = []
         self._replaying = False
+        self._unscheduled: dict[str, _Key] = {}  # their deadlines are worked out when somebody waits
         self._forgotten: dict[str, None] = {}
         self._forget_at = forget_after
         self.ledger = Ledger(tuple(streams))
@@ -149,21 +160,42 @@ class Synchronizer:
 
     def push(self, item: Item) -> list[Window]:
         """Take in what a source yields, and return the windows that are complete by it, in order."""
-        if isinstance(item, Packet):
-            return self._packet(item)
-        if isinstance(item, Loss):
-            self._lost(item)
-        elif isinstance(item, Resume):
-            self._resume(item.cursor)
-        else:
-            self._revoke(item)
-        return []
+        if not isinstance(item, Packet):
+            return self.push_all((item,))
+        out: list[Window] = []
+        key = self._packet(item, out)
+        if key is not None:
+            self._advance(key, out)
+            self._unscheduled[key.name] = key
+        return out
+
+    def push_all(self, items: Iterable[Item]) -> list[Window]:
+        """`push` for items that are here at the same time: the windows are worked out once, after the last of them."""
+        out: list[Window] = []
+        touched: dict[str, _Key] = {}
+        for item in items:
+            if isinstance(item, Packet):
+                key = self._packet(item, out)
+                if key is not None:
+                    touched[key.name] = key
+            elif isinstance(item, Loss):
+                self._lost(item)
+            else:
+                self._advance_all(touched, out)
+                touched.clear()
+                if isinstance(item, Resume):
+                    self._resume(item.cursor)
+                else:
+                    self._revoke(item)
+        self._advance_all(touched, out)
+        return out
 
     def elapse(self, waited: int) -> list[Window]:
         """`waited` ns were spent waiting for input in vain. Returns the windows that waited long enough.
 
         Only time in which nothing could be waiting to be read counts: not our own work, not a paused partition.
         """
+        self._schedule_all()
         self._now += waited
         out: list[Window] = []
         while self._deadlines and self._deadlines[0][0] <= self._now:
@@ -180,6 +212,7 @@ class Synchronizer:
 
     def until_next(self) -> int | None:
         """After how much more waiting something would happen; None: nothing would."""
+        self._schedule_all()
         while self._deadlines:
             at, name = self._deadlines[0]
             key = self._keys.get(name)
@@ -201,7 +234,7 @@ class Synchronizer:
                     self._settle_suspects(state, ended, out)
                     ended.finished = True
             self._advance(state, out)
-            self._schedule(state)
+            self._unscheduled[state.name] = state
         return out
 
     # --- what can be asked -----------------------------------------------------------------------------------------------------------
@@ -241,9 +274,12 @@ class Synchronizer:
 
     # --- packets ---------------------------------------------------------------------------------------------------------------------
 
-    def _packet(self, packet: Packet) -> list[Window]:
-        out: list[Window] = []
-        if packet.stream not in self._policies:
+    def _packet(self, packet: Packet, out: list[Window]) -> _Key | None:
+        """Take a packet in. Returns its key, where that may have come further by it."""
+        name = packet.key
+        key = self._keys.get(name)
+        stream = None if key is None else key.streams.get(packet.stream)
+        if stream is None and packet.stream not in self._policies:
             known = ", ".join(self._policies)
             self._lost(
                 _loss(
@@ -252,9 +288,10 @@ class Synchronizer:
                     f"expected one of the streams {known}, found {packet.stream!r}; add it to sync.streams",
                 )
             )
-            return out
-        key = self._keys.get(packet.key) or self._open(packet.key)
-        stream = key.streams[packet.stream]
+            return None
+        if key is None or stream is None:
+            key = self._open(name)
+            stream = key.streams[packet.stream]
         stream.account.received += 1
         stream.active_at = key.touched = self._now
 
@@ -265,7 +302,7 @@ class Synchronizer:
             partition = key.partitions.get(where) or self._partition(key, where)
             if offset < partition.next:
                 self._settle(stream, entry, Outcome.DUPLICATE, f"offset {offset} of {where} was read before")
-                return out
+                return None
             partition.next = offset + 1
             partition.pending.append((offset, entry))
             silent = offset < partition.replayed
@@ -277,7 +314,7 @@ class Synchronizer:
                 self._settle_suspects(key, stream, out)
             self._admit(key, stream, entry, silent, out)
         elif verdict is Verdict.ABSURD:
-            self._mark(stream, packet.arrival_time, packet.arrival_time + 1, Absence.CLOCK)
+            self._mark(key, stream, packet.arrival_time, packet.arrival_time + 1, Absence.CLOCK)
             error = (packet.event_time - packet.arrival_time) / SECOND
             self._settle(
                 stream,
@@ -294,14 +331,12 @@ class Synchronizer:
                 self.clock_steps += 1
                 for suspect in doctor.release():
                     if doctor.refuses:
-                        self._refuse(stream, suspect)
+                        self._refuse(key, stream, suspect)
                     else:
                         self._admit(key, stream, suspect, silent, out)
         if self._replaying and all(partition.next >= partition.replayed for partition in self._partitions.values()):
             self._caught_up(out)
-        self._advance(key, out)
-        self._schedule(key)
-        return out
+        return key
 
     def _admit(self, key: _Key, stream: StreamState, entry: Entry, silent: bool, out: list[Window]) -> None:
         """A packet whose clock is believed: into the buffer, and into the windows that are open to it."""
@@ -320,7 +355,7 @@ class Synchronizer:
             )
             return
         stop = entry.stop = start + (duration or 1)
-        if stream.buffer.holds(packet):
+        if start <= stream.newest and stream.buffer.holds(packet):
             self._settle(stream, entry, Outcome.DUPLICATE, f"packet {packet.id or start} was received before")
             return
 
@@ -332,17 +367,21 @@ class Synchronizer:
             mark = start - stream.max_out_of_orderness
             if mark > stream.watermark:
                 stream.watermark = mark
-        key.frontier.reach(start, self._now)
+        if start > key.frontier.time:
+            key.frontier.reach(start, self._now)
 
         windows = key.windows
         # A packet between the windows is still needed until the watermark has passed it: it tells which packets after it are late.
-        last = entry.last = max(windows.last_end(stream.name, start, stop), start + 1)
+        last = windows.last_end(stream.name, start, stop)
+        if last <= start:
+            last = start + 1
+        entry.last = last
         lateness = self._lateness
         if silent and last <= key.restored - lateness:
             self._settle(stream, entry, Outcome.DUPLICATE, "it was accounted for before the restart")
             return
         if last <= closed - lateness:
-            self._mark(stream, start, stop, Absence.LATE)
+            self._mark(key, stream, start, stop, Absence.LATE)
             self._settle(
                 stream,
                 entry,
@@ -358,10 +397,12 @@ class Synchronizer:
         disordered = last <= closed or closed - stream.allowance > start
         if disordered:
             entry.admit = closed
-            self._mark(stream, start, stop, Absence.LATE)
+            self._mark(key, stream, start, stop, Absence.LATE)
         if silent and start < key.restored:
             entry.used = True
         stream.buffer.insert(entry)
+        if last < key.due:
+            key.due = last
         if lateness and disordered:
             key.disordered = True
             self._revise(key, stream, entry, closed, silent, out)
@@ -375,50 +416,75 @@ class Synchronizer:
         if self._replaying:
             key.deferred.update(dict.fromkeys(spans))  # what else these windows hold may not have been read again yet
             return
-        windows = [self._window(key, span, self._lateness) for span in spans]
+        windows = [(span, *self._gather(key, span, self._lateness)) for span in spans]
         # With `nearest`, a late packet may be no nearer to the anchor than what the window has.
-        revised = [w for w in windows if packet in w.packets.get(stream.name, ())]
-        if revised:
-            out.extend(revised[:-1])
-            out.append(self._with_cursor(key, revised[-1]))
+        revised = [window for window in windows if packet in window[1].get(stream.name, ())]
+        for span, packets, absent, late in revised:
+            cursor = self._cursor(key) if span == revised[-1][0] else None
+            out.append(Window(key.name, *span, packets, absent, late, cursor))
 
     def _caught_up(self, out: list[Window]) -> None:
         """Everything that was read before the restart has been read again: publish the revisions that waited for it."""
         self._replaying = False
         for key in self._keys.values():
             for span in key.deferred:
-                out.append(self._with_cursor(key, self._window(key, span, self._lateness)))
+                packets, absent, late = self._gather(key, span, self._lateness)
+                out.append(Window(key.name, *span, packets, absent, late, self._cursor(key)))
             key.deferred.clear()
 
     # --- windows ---------------------------------------------------------------------------------------------------------------------
 
+    def _advance_all(self, keys: Mapping[str, _Key], out: list[Window]) -> None:
+        for key in keys.values():
+            self._advance(key, out)
+        self._unscheduled.update(keys)
+
     def _advance(self, key: _Key, out: list[Window]) -> None:
         """Close what the watermark or the waiting has completed, and release what nothing needs any more."""
-        now = self._now
-        least = watermark(key.streams.values(), now)
-        reach = key.floor if least is None or least < key.floor else least
+        least = watermark(key.required, self._now)
+        floor = reach = key.floor
         if least is None:
             reach = max(reach, self._carried(key))
-        if self._max_hold is not None and key.frontier.time > NEVER:
-            reach = max(reach, key.frontier.at_time(now - self._max_hold))
+        elif least > reach:
+            reach = least
+        if self._max_hold is not None and self._held(key) > reach:
+            reach = key.held
         upcoming = key.windows.next_end()
         if upcoming is not None and upcoming <= reach:
             for span in key.windows.due(reach):
-                window = self._window(key, span, 0)
-                revised = self._window(key, span, self._lateness) if key.disordered else window
-                key.floor = max(key.floor, span[1])
-                self._release(key, key.floor)
-                if revised.packets != window.packets and self._exists(revised):
-                    if self._exists(window):
-                        out.append(window)
-                    window = revised
-                if self._exists(window):
-                    out.append(self._with_cursor(key, window))
-        if self._shape.bounded and least is not None and least > key.floor:
-            key.floor = least
-        if self._shape.bounded or reach == FOREVER:
-            self._release(key, reach)
-        key.frontier.forget(key.floor)
+                self._close(key, span, out)
+            floor = key.floor
+        if self._bounded or reach == FOREVER:
+            if self._bounded and least is not None and least > floor:
+                key.floor = least
+            if key.due <= reach - self._lateness:
+                self._release(key, reach)
+
+    def _held(self, key: _Key) -> int:
+        """The event time whose hold has ended: the same as long as the waiting clock stands still and the frontier was moved or was not."""
+        frontier = key.frontier
+        state = self._now if frontier.at < self._now else ~self._now
+        if key.held_state != state and frontier.time > NEVER:
+            assert self._max_hold is not None
+            key.held = frontier.at_time(self._now - self._max_hold)
+            if self._max_hold:
+                key.held_state = state
+        return key.held
+
+    def _close(self, key: _Key, span: Span, out: list[Window]) -> None:
+        """The window has come to its end. What came late, but before this, is in a revision that follows at once."""
+        packets, absent, late = self._gather(key, span, self._lateness if key.disordered else 0)
+        first = self._gather(key, span, 0)[:2] if late else (packets, absent)
+        if span[1] > key.floor:
+            key.floor = span[1]
+        if key.due <= key.floor - self._lateness:
+            self._release(key, key.floor)
+        if late and first[0] != packets and self._exists(packets):
+            if self._exists(first[0]):
+                out.append(Window(key.name, *span, *first))
+            out.append(Window(key.name, *span, packets, absent, late, self._cursor(key)))
+        elif self._exists(first[0]):
+            out.append(Window(key.name, *span, *first, 0, self._cursor(key)))
 
     def _carried(self, key: _Key) -> int:
         """The watermark of a key whose required streams are all idle or finished: event time goes on with the waiting."""
@@ -430,68 +496,78 @@ class Synchronizer:
         carried = key.frontier.at_time(self._now) - self._max_out_of_orderness
         return max(carried, *(s.watermark for s in streams))
 
-    def _window(self, key: _Key, span: Span, lateness: int) -> Window:
-        """The window as it stands, with the packets that came in time or late by less than `lateness`; the revision is how many did."""
+    def _gather(self, key: _Key, span: Span, lateness: int) -> tuple[dict[str, tuple[Packet, ...]], dict[str, Absence], int]:
+        """What a window has, what it lacks and why, and its revision: how many of its packets came late, by less than `lateness`."""
         start, end = span
         select = key.windows.select
         packets: dict[str, tuple[Packet, ...]] = {}
         absent: dict[str, Absence] = {}
-        revision = 0
+        late = 0
         for name, stream in key.streams.items():
             entries = stream.buffer.overlapping(start, end, lateness)
-            chosen = select(name, span, [e.packet for e in entries]) if entries else ()
+            chosen = select(name, span, [entry.packet for entry in entries]) if entries else ()
             if chosen:
                 packets[name] = tuple(chosen)
-                every = len(chosen) == len(entries)
-                for entry in entries:
-                    if every or entry.packet in chosen:
+                if len(chosen) == len(entries):
+                    for entry in entries:
                         entry.used = True
+                else:
+                    taken = {id(packet) for packet in chosen}
+                    for entry in entries:
+                        if id(entry.packet) in taken:
+                            entry.used = True
             else:
                 absent[name] = stream.absence(start, end, self._now)
             if lateness:
-                revision += sum(entry.admit >= end for entry in entries)
-        return Window(key.name, start, end, packets, absent, revision)
+                for entry in entries:
+                    if entry.admit >= end:
+                        late += 1
+        return packets, absent, late
 
-    def _exists(self, window: Window) -> bool:
-        primary = self._shape.primary
-        return bool(window.packets) if primary is None else primary in window.packets
+    def _exists(self, packets: Mapping[str, tuple[Packet, ...]]) -> bool:
+        return bool(packets) if self._primary is None else self._primary in packets
 
-    def _with_cursor(self, key: _Key, window: Window) -> Window:
+    def _cursor(self, key: _Key) -> Cursor:
+        """What of the cursor this key's last window has changed."""
         offsets = {name: partition.offsets() for name, partition in key.partitions.items()}
         watermarks: dict[str, int | None] = {key.name: key.floor}
         if self._forgotten:
             watermarks = {**dict.fromkeys(self._forgotten), **watermarks}
             self._forgotten.clear()
-        return Window(
-            window.key,
-            window.start,
-            window.end,
-            window.packets,
-            window.absent,
-            window.revision,
-            Cursor(offsets, watermarks),
-        )
+        return Cursor(offsets, watermarks)
 
     def _release(self, key: _Key, reach: int) -> None:
         """Packets whose last window is closed, and can't be revised any more, are settled."""
         if key.deferred:
             return
+        key.frontier.forget(key.floor)
         bound = key.windows.forget(reach - self._lateness)
+        due = FOREVER
         for stream in key.streams.values():
-            buffer = stream.buffer
             account = stream.account
-            oldest = buffer.oldest()
-            while oldest is not None and oldest.last <= bound:
-                buffer.pop().done = True
-                if oldest.used:
+            for entry in stream.buffer.take(bound):
+                entry.done = True
+                if entry.used:
                     account.used += 1
-                elif oldest.admit > NEVER:
-                    self._settle(stream, oldest, Outcome.LATE, "the windows that it belongs to were closed to it when it came")
+                elif entry.admit > NEVER:
+                    self._settle(stream, entry, Outcome.LATE, "the windows that it belongs to were closed to it when it came")
                 else:
                     account.unmatched += 1
-                oldest = buffer.oldest()
-            if stream.marks and stream.marks[0][1] <= bound:
-                stream.marks = [m for m in stream.marks if m[1] > bound]
+            oldest = stream.buffer.oldest()
+            if oldest is not None and oldest.last < due:
+                due = oldest.last
+            if stream.marks:
+                if stream.marks[0][1] <= bound:
+                    stream.marks = [m for m in stream.marks if m[1] > bound]
+                if stream.marks and stream.marks[0][1] < due:
+                    due = stream.marks[0][1]
+        key.due = due
+
+    def _schedule_all(self) -> None:
+        for name, key in self._unscheduled.items():
+            if self._keys.get(name) is key:
+                self._schedule(key)
+        self._unscheduled.clear()
 
     def _schedule(self, key: _Key) -> None:
         """Note when waiting alone would close this key's next window."""
@@ -552,7 +628,7 @@ class Synchronizer:
         if key is not None and loss.event_time is not None and loss.stream in key.streams:
             reason = _ABSENCE_BY_LOSS.get(loss.reason)
             if reason is not None:
-                self._mark(key.streams[loss.stream], loss.event_time, loss.event_time + 1, reason)
+                self._mark(key, key.streams[loss.stream], loss.event_time, loss.event_time + 1, reason)
         if self._side_output:
             self._losses.append(loss)
 
@@ -560,13 +636,13 @@ class Synchronizer:
         """The stream's clock was not set after all: its suspects were delayed, or wrongly stamped."""
         for entry in stream.doctor.release():
             if stream.doctor.is_ahead(entry.packet):
-                self._refuse(stream, entry)
+                self._refuse(key, stream, entry)
             else:
                 self._admit(key, stream, entry, False, out)
 
-    def _refuse(self, stream: StreamState, entry: Entry) -> None:
+    def _refuse(self, key: _Key, stream: StreamState, entry: Entry) -> None:
         packet = entry.packet
-        self._mark(stream, packet.arrival_time, packet.arrival_time + 1, Absence.CLOCK)
+        self._mark(key, stream, packet.arrival_time, packet.arrival_time + 1, Absence.CLOCK)
         ahead = (packet.event_time - packet.arrival_time) / SECOND
         self._settle(
             stream,
@@ -576,9 +652,10 @@ class Synchronizer:
         )
 
     @staticmethod
-    def _mark(stream: StreamState, start: int, stop: int, reason: Absence) -> None:
+    def _mark(key: _Key, stream: StreamState, start: int, stop: int, reason: Absence) -> None:
         if len(stream.marks) < 1000:
             stream.marks.append((start, stop, reason))
+            key.due = min(key.due, stop)
 
     # --- keys and partitions ---------------------------------------------------------------------------------------------------------
 

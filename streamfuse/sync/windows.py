@@ -382,9 +382,9 @@ class _Anchors:
         return [(a - reach, a + reach + 1) for a in anchors if after < a + reach + 1 <= until]
 
     def forget(self, before: int) -> int:
-        stale = bisect_right(self._closed, before - self._tolerance - 1)
-        if stale:
-            del self._closed[:stale]
+        reach = before - self._tolerance - 1
+        if self._closed and self._closed[0] <= reach:
+            del self._closed[: bisect_right(self._closed, reach)]
         return before
 
     def select(self, stream: str, span: Span, packets: Sequence[Packet]) -> Sequence[Packet]:

@@ -34,6 +34,7 @@ class StreamFuse:
         self,
         *streams: str,
         live: bool = True,
+        batch: int = 1,
         max_out_of_orderness: int = 40 * MILLISECOND,
         max_hold: int | None = 40 * MILLISECOND,
         allowed_lateness: int = 2500 * MILLISECOND,
@@ -42,6 +43,7 @@ class StreamFuse:
     ) -> None:
         self._policies = {s: StreamPolicy(max_out_of_orderness=max_out_of_orderness) for s in streams}
         self._live = live
+        self._batch = batch
         self._max_hold = max_hold
         self._allowed_lateness = allowed_lateness
         self._metrics = metrics
@@ -82,8 +84,9 @@ class StreamFuse:
                     decisions[str(frame.payload)] = Decision(int(str(frame.payload)), answer, held)
 
         now = packets[0].arrival_time
-        for packet in packets:
-            arrival = packet.arrival_time
+        for first in range(0, len(packets), self._batch):
+            batch = packets[first : first + self._batch]
+            arrival = batch[-1].arrival_time
             if self._live:
                 while (upcoming := sync.until_next()) is not None and now + upcoming <= arrival:
                     now += upcoming
@@ -91,7 +94,7 @@ class StreamFuse:
                 if now < arrival:
                     decide(sync.elapse(arrival - now), arrival)
             now = arrival
-            windows = sync.push(packet)
+            windows = sync.push(batch[0]) if self._batch == 1 else sync.push_all(batch)
             if windows:
                 decide(windows, now)
             if metrics is not None and now >= scrape:

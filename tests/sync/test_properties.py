@@ -50,6 +50,10 @@ def interleave(logs: dict[str, list[Packet]], order: Sequence[int]) -> list[Pack
     return merged
 
 
+def batches(merged: Sequence[Packet], size: int) -> list[Sequence[Packet]]:
+    return [merged[at : at + size] for at in range(0, len(merged), size)]
+
+
 orders = st.lists(st.integers(0, 5), min_size=1, max_size=40)
 
 
@@ -90,6 +94,19 @@ def test_any_interleaving_gives_the_same_windows(
 
 
 @settings(max_examples=300, deadline=None)
+@given(recordings, shapes, st.integers(0, 15), orders, st.integers(1, 40))
+def test_batches_give_the_same_windows_as_single_packets(
+    recording: dict[tuple[str, str], list[tuple[int, int]]], shape: Shape, out_of_orderness: int, order: list[int], size: int
+) -> None:
+    merged = interleave(packets(recording), order)
+    single = run(synchronizer(shape, out_of_orderness), merged)
+    together = synchronizer(shape, out_of_orderness)
+    windows = [window for batch in batches(merged, size) for window in together.push_all(batch)] + together.finish()
+    assert contents(windows) == contents(single)
+    assert not any(together.unaccounted().values())
+
+
+@settings(max_examples=300, deadline=None)
 @given(recordings, shapes, st.integers(0, 10), st.integers(1, 30), orders, orders)
 def test_any_interleaving_gives_the_same_latest_revisions(
     recording: dict[tuple[str, str], list[tuple[int, int]]],
@@ -119,7 +136,17 @@ def test_each_key_gets_its_windows_in_order_of_end(
 
 
 @settings(max_examples=500, deadline=None)
-@given(recordings, shapes, st.integers(0, 15), st.sampled_from([0, 0, 8]), orders, orders, st.integers(0, 200), st.integers(0, 200))
+@given(
+    recordings,
+    shapes,
+    st.integers(0, 15),
+    st.sampled_from([0, 0, 8]),
+    orders,
+    orders,
+    st.integers(0, 200),
+    st.integers(0, 200),
+    st.sampled_from([1, 1, 2, 5, 20]),
+)
 def test_a_crash_after_any_packet_loses_and_doubles_nothing(
     recording: dict[tuple[str, str], list[tuple[int, int]]],
     shape: Shape,
@@ -129,6 +156,7 @@ def test_a_crash_after_any_packet_loses_and_doubles_nothing(
     other: list[int],
     crash: int,
     durable: int,
+    size: int,
 ) -> None:
     if lateness and isinstance(shape, Session):
         shape = Session(shape.gap)
@@ -137,8 +165,8 @@ def test_a_crash_after_any_packet_loses_and_doubles_nothing(
 
     before = synchronizer(shape, out_of_orderness, lateness)
     published: list[Window] = []
-    for packet in interleave(logs, one)[:crash]:
-        published += before.push(packet)
+    for batch in batches(interleave(logs, one)[:crash], size):
+        published += before.push_all(batch)
     commits = [i + 1 for i, w in enumerate(published) if w.cursor is not None and i < durable]
     kept = published[: commits[-1]] if commits else []
     cursor = Cursor()
