@@ -160,3 +160,10 @@ def test_packaged_bundles_load_and_are_small() -> None:
         loaded = load_bundle(name)
         assert sum(p.numel() * p.element_size() for p in loaded.model.parameters()) <= 2_000_000
         assert loaded.config.training["data"]
+
+
+@pytest.mark.parametrize("stream", ["video", "audio"])
+def test_default_bundle_is_clearly_worse_on_unknown_talkers_without(stream: str) -> None:
+    told = load_bundle("who-is-talking").config.metrics["leave_one_talker_out"]["mean"]
+    assert told["accuracy"] >= 0.9
+    assert told[f"without {stream}"] <= told["accuracy"] - 0.15

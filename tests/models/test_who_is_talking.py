@@ -8,7 +8,6 @@ import pytest
 
 from streamfuse.clock import SystemClock
 from streamfuse.config import ModelSettings
-from streamfuse.models.bundle import load_bundle
 from streamfuse.models.runner import TorchRunner
 from streamfuse.types import Packet, Prediction, Window
 from tests.models.clips import frozen, muted, packets_of, spoken, windows_of, without
@@ -57,6 +56,11 @@ async def test_narrator_over_music_is_a_voice_off_screen(narrated: list[Packet])
     assert said.count(OFF_SCREEN) >= 0.8 * len(said)
 
 
+async def test_narrator_is_a_voice_off_screen_without_captions_too(narrated: list[Packet]) -> None:
+    said = (await labels(windows_of(without(narrated, "text")), "who-is-talking"))[1:]
+    assert said.count(OFF_SCREEN) >= 0.8 * len(said)
+
+
 async def test_caption_of_the_moment_stands_in_the_narrators_windows(narrated: list[Packet]) -> None:
     windows = windows_of(narrated)
     captioned = [w for w in windows if "text" in w.packets]
@@ -83,10 +87,3 @@ async def test_same_picture_over_silence_is_silence(talking: list[Packet], bundl
 async def test_same_sound_without_a_picture_is_a_voice_off_screen(talking: list[Packet], bundle: str) -> None:
     said = await labels(spoken(talking, windows_of(without(talking, "video"))), bundle)
     assert set(said) == {OFF_SCREEN}
-
-
-@pytest.mark.parametrize("stream", ["video", "audio"])
-def test_accuracy_on_unknown_talkers_is_clearly_lower_without(stream: str) -> None:
-    told = load_bundle("who-is-talking").config.metrics["leave_one_talker_out"]["mean"]
-    assert told["accuracy"] >= 0.9
-    assert told[f"without {stream}"] <= told["accuracy"] - 0.15
