@@ -13,10 +13,11 @@ class Entry:
     """A received packet that is not settled yet.
 
     `admit` is the watermark at its arrival: it was in time for windows that end after it (NEVER: for all). `last` is the end of the last
-    window that it can belong to. `done` tells the partition's low-water mark that it is needed no more.
+    window that it can belong to. `done` tells the partition's low-water mark that it is needed no more. `silent` says that it was accounted
+    for before a restart.
     """
 
-    __slots__ = ("admit", "done", "last", "packet", "stop", "used")
+    __slots__ = ("admit", "done", "last", "packet", "silent", "stop", "used")
 
     def __init__(self, packet: Packet) -> None:
         self.packet = packet
@@ -25,6 +26,7 @@ class Entry:
         self.last = NEVER
         self.used = False
         self.done = False
+        self.silent = False
 
 
 class Buffer:

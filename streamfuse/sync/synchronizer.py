@@ -10,15 +10,16 @@ makes the windows independent of how the streams interleave (rule 4).
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import cast
 
 from streamfuse.ledger import Ledger
 from streamfuse.sync.buffer import NEVER, Entry
 from streamfuse.sync.clock_doctor import ClockPolicy, Verdict
-from streamfuse.sync.watermark import FOREVER, Frontier, StreamPolicy, StreamState, watermark
-from streamfuse.sync.windows import Shape, Span
+from streamfuse.sync.key import Key, Partition
+from streamfuse.sync.open_windows import Span
+from streamfuse.sync.watermark import FOREVER, StreamPolicy, StreamState, watermark
+from streamfuse.sync.windows import Shape
 from streamfuse.types import (
     SECOND,
     Absence,
@@ -42,63 +43,6 @@ _ABSENCE_BY_LOSS = {
     Outcome.QUARANTINED: Absence.CLOCK,
     Outcome.LATE: Absence.LATE,
 }
-
-
-class _Partition:
-    """What of a partition was read, and what is still needed: its low-water mark."""
-
-    __slots__ = ("next", "pending", "replayed")
-
-    def __init__(self, offsets: Offsets) -> None:
-        self.next = offsets.needed
-        self.replayed = offsets.seen  # records before it were accounted for in an earlier run
-        self.pending: deque[tuple[int, Entry]] = deque()
-
-    def offsets(self) -> Offsets:
-        pending = self.pending
-        while pending and pending[0][1].done:
-            pending.popleft()
-        seen = self.next if self.next > self.replayed else self.replayed
-        return Offsets(pending[0][0] if pending else self.next, seen)
-
-
-class _Key:
-    """Everything about one key. Keys share nothing, so that none holds back another (rule 2)."""
-
-    __slots__ = (
-        "deferred",
-        "disordered",
-        "due",
-        "floor",
-        "frontier",
-        "held",
-        "held_state",
-        "name",
-        "partitions",
-        "required",
-        "restored",
-        "scheduled",
-        "streams",
-        "touched",
-        "windows",
-    )
-
-    def __init__(self, name: str, streams: dict[str, StreamState], shape: Shape, now: int) -> None:
-        self.name = name
-        self.streams = streams
-        self.required = [stream for stream in streams.values() if stream.required]
-        self.windows = shape.open()
-        self.floor = NEVER  # windows that end at or before it are closed
-        self.restored = NEVER  # what the floor was before the restart
-        self.deferred: dict[Span, None] = {}  # revisions that wait for the end of a replay
-        self.frontier = Frontier()
-        self.due = FOREVER  # nothing of it is released before this; never too great
-        self.held = NEVER
-        self.held_state: int | None = None
-        self.disordered = False  # a late packet was let in, so that windows may differ from their first revision
-        self.partitions: dict[str, _Partition] = {}
-        self.scheduled = FOREVER
-        self.touched = now
 
 
 class Synchronizer:
@@ -131,7 +75,8 @@ class Synchronizer:
             raise ValueError("allowed_lateness and max_hold must not be negative")
         self._policies = dict(streams)
         self._shape = windows
-        self._primary = primary
+        required = (name for name, policy in streams.items() if policy.required)
+        self._makers = frozenset(required) if primary is None else frozenset((primary,))
         self._bounded = windows.bounded
         self._max_hold = max_hold
         self._lateness = allowed_lateness
@@ -140,13 +85,14 @@ class Synchronizer:
         self._side_output = side_output
         self._losses: list[Loss] = []
         self._max_out_of_orderness = max(policy.max_out_of_orderness for policy in streams.values())
-        self._keys: dict[str, _Key] = {}
-        self._partitions: dict[str, _Partition] = {}
+        self._keys: dict[str, Key] = {}
+        self._partitions: dict[str, Partition] = {}
         self._finished: set[str] = set()
         self._now = 0  # time spent waiting for input
         self._deadlines: list[tuple[int, str]] = []
         self._replaying = False
-        self._unscheduled: dict[str, _Key] = {}  # their deadlines are worked out when somebody waits
+        self._withholding = False  # revisions wait for the end of a replay: a cursor past the packets that made them would lose them
+        self._unscheduled: dict[str, Key] = {}  # their deadlines are worked out when somebody waits
         self._forgotten: dict[str, None] = {}
         self._forget_at = forget_after
         self.ledger = Ledger(tuple(streams))
@@ -172,7 +118,7 @@ class Synchronizer:
     def push_all(self, items: Iterable[Item]) -> list[Window]:
         """`push` for items that are here at the same time: the windows are worked out once, after the last of them."""
         out: list[Window] = []
-        touched: dict[str, _Key] = {}
+        touched: dict[str, Key] = {}
         for item in items:
             if isinstance(item, Packet):
                 key = self._packet(item, out)
@@ -240,7 +186,9 @@ class Synchronizer:
     # --- what can be asked -----------------------------------------------------------------------------------------------------------
 
     def cursor(self) -> Cursor:
-        """Where to resume if everything up to now is durable."""
+        """Where to resume if everything up to now is durable; empty while revisions wait for the end of a replay."""
+        if self._withholding:
+            return Cursor()
         return Cursor(
             {name: partition.offsets() for name, partition in self._partitions.items()},
             {name: key.floor for name, key in self._keys.items() if key.floor > NEVER},
@@ -274,7 +222,7 @@ class Synchronizer:
 
     # --- packets ---------------------------------------------------------------------------------------------------------------------
 
-    def _packet(self, packet: Packet, out: list[Window]) -> _Key | None:
+    def _packet(self, packet: Packet, out: list[Window]) -> Key | None:
         """Take a packet in. Returns its key, where that may have come further by it."""
         name = packet.key
         key = self._keys.get(name)
@@ -296,7 +244,6 @@ class Synchronizer:
         stream.active_at = key.touched = self._now
 
         entry = Entry(packet)
-        silent = False
         where, offset = packet.position
         if offset >= 0:
             partition = key.partitions.get(where) or self._partition(key, where)
@@ -305,14 +252,14 @@ class Synchronizer:
                 return None
             partition.next = offset + 1
             partition.pending.append((offset, entry))
-            silent = offset < partition.replayed
+            entry.silent = offset < partition.replayed
 
         doctor = stream.doctor
         verdict = doctor.examine(packet)
         if verdict is Verdict.GOOD:
             if doctor.suspects:
                 self._settle_suspects(key, stream, out)
-            self._admit(key, stream, entry, silent, out)
+            self._admit(key, stream, entry, out)
         elif verdict is Verdict.ABSURD:
             self._mark(key, stream, packet.arrival_time, packet.arrival_time + 1, Absence.CLOCK)
             error = (packet.event_time - packet.arrival_time) / SECOND
@@ -333,14 +280,15 @@ class Synchronizer:
                     if doctor.refuses:
                         self._refuse(key, stream, suspect)
                     else:
-                        self._admit(key, stream, suspect, silent, out)
+                        self._admit(key, stream, suspect, out)
         if self._replaying and all(partition.next >= partition.replayed for partition in self._partitions.values()):
             self._caught_up(out)
         return key
 
-    def _admit(self, key: _Key, stream: StreamState, entry: Entry, silent: bool, out: list[Window]) -> None:
+    def _admit(self, key: Key, stream: StreamState, entry: Entry, out: list[Window]) -> None:
         """A packet whose clock is believed: into the buffer, and into the windows that are open to it."""
         packet = entry.packet
+        silent = entry.silent
         shift = stream.doctor.shift - stream.lag
         if shift:
             packet = entry.packet = _shifted(packet, shift)
@@ -390,10 +338,11 @@ class Synchronizer:
                 f"raise {stream.name}'s max_out_of_orderness, or allowed_lateness",
             )
             return
-        if last > closed and silent and last <= key.restored:
-            windows.restore(stream.name, max(start, closed), stop)
-        elif last > closed:
-            windows.add(stream.name, start, stop, max(closed, key.floor))
+        if last > closed and stream.required:
+            if silent and last <= key.restored:
+                windows.restore(stream.name, max(start, closed), stop)
+            else:
+                windows.add(stream.name, start, stop, max(closed, key.floor))
         disordered = last <= closed or closed - stream.allowance > start
         if disordered:
             entry.admit = closed
@@ -405,27 +354,31 @@ class Synchronizer:
             key.due = last
         if lateness and disordered:
             key.disordered = True
-            self._revise(key, stream, entry, closed, silent, out)
+            self._revise(key, stream, entry, closed, out)
 
-    def _revise(self, key: _Key, stream: StreamState, entry: Entry, closed: int, silent: bool, out: list[Window]) -> None:
+    def _revise(self, key: Key, stream: StreamState, entry: Entry, closed: int, out: list[Window]) -> None:
         """A packet came late, but within the allowed lateness: the closed windows that it belongs to get a further revision."""
         packet = entry.packet
-        spans = key.windows.reopen(stream.name, packet.event_time, entry.stop, closed - self._lateness, closed, key.floor)
-        published = key.restored if silent else NEVER  # before the restart
+        start, stop, oldest = packet.event_time, entry.stop, closed - self._lateness
+        if stream.required and self._bounded:  # a late packet never changes the bounds of a session
+            key.windows.add(stream.name, start, stop, max(oldest, key.floor))
+        spans = key.windows.reopen(stream.name, start, stop, oldest, closed)
+        published = key.restored if entry.silent else NEVER  # before the restart
         spans = [span for span in spans if published < span[1] <= key.floor]
         if self._replaying:
             key.deferred.update(dict.fromkeys(spans))  # what else these windows hold may not have been read again yet
+            self._withholding = self._withholding or bool(spans)
             return
         windows = [(span, *self._gather(key, span, self._lateness)) for span in spans]
         # With `nearest`, a late packet may be no nearer to the anchor than what the window has.
-        revised = [window for window in windows if packet in window[1].get(stream.name, ())]
+        revised = [window for window in windows if packet in window[1].get(stream.name, ()) and self._exists(window[1])]
         for span, packets, absent, late in revised:
             cursor = self._cursor(key) if span == revised[-1][0] else None
             out.append(Window(key.name, *span, packets, absent, late, cursor))
 
     def _caught_up(self, out: list[Window]) -> None:
         """Everything that was read before the restart has been read again: publish the revisions that waited for it."""
-        self._replaying = False
+        self._replaying = self._withholding = False
         for key in self._keys.values():
             for span in key.deferred:
                 packets, absent, late = self._gather(key, span, self._lateness)
@@ -434,12 +387,12 @@ class Synchronizer:
 
     # --- windows ---------------------------------------------------------------------------------------------------------------------
 
-    def _advance_all(self, keys: Mapping[str, _Key], out: list[Window]) -> None:
+    def _advance_all(self, keys: Mapping[str, Key], out: list[Window]) -> None:
         for key in keys.values():
             self._advance(key, out)
         self._unscheduled.update(keys)
 
-    def _advance(self, key: _Key, out: list[Window]) -> None:
+    def _advance(self, key: Key, out: list[Window]) -> None:
         """Close what the watermark or the waiting has completed, and release what nothing needs any more."""
         least = watermark(key.required, self._now)
         floor = reach = key.floor
@@ -460,7 +413,7 @@ class Synchronizer:
             if key.due <= reach - self._lateness:
                 self._release(key, reach)
 
-    def _held(self, key: _Key) -> int:
+    def _held(self, key: Key) -> int:
         """The event time whose hold has ended: the same as long as the waiting clock stands still and the frontier was moved or was not."""
         frontier = key.frontier
         state = self._now if frontier.at < self._now else ~self._now
@@ -471,7 +424,7 @@ class Synchronizer:
                 key.held_state = state
         return key.held
 
-    def _close(self, key: _Key, span: Span, out: list[Window]) -> None:
+    def _close(self, key: Key, span: Span, out: list[Window]) -> None:
         """The window has come to its end. What came late, but before this, is in a revision that follows at once."""
         packets, absent, late = self._gather(key, span, self._lateness if key.disordered else 0)
         first = self._gather(key, span, 0)[:2] if late else (packets, absent)
@@ -486,7 +439,7 @@ class Synchronizer:
         elif self._exists(first[0]):
             out.append(Window(key.name, *span, *first, 0, self._cursor(key)))
 
-    def _carried(self, key: _Key) -> int:
+    def _carried(self, key: Key) -> int:
         """The watermark of a key whose required streams are all idle or finished: event time goes on with the waiting."""
         streams = [s for s in key.streams.values() if s.required]
         if all(s.finished for s in streams):
@@ -496,7 +449,7 @@ class Synchronizer:
         carried = key.frontier.at_time(self._now) - self._max_out_of_orderness
         return max(carried, *(s.watermark for s in streams))
 
-    def _gather(self, key: _Key, span: Span, lateness: int) -> tuple[dict[str, tuple[Packet, ...]], dict[str, Absence], int]:
+    def _gather(self, key: Key, span: Span, lateness: int) -> tuple[dict[str, tuple[Packet, ...]], dict[str, Absence], int]:
         """What a window has, what it lacks and why, and its revision: how many of its packets came late, by less than `lateness`."""
         start, end = span
         select = key.windows.select
@@ -525,10 +478,13 @@ class Synchronizer:
         return packets, absent, late
 
     def _exists(self, packets: Mapping[str, tuple[Packet, ...]]) -> bool:
-        return bool(packets) if self._primary is None else self._primary in packets
+        """Whether there is a window: it takes a packet of the primary stream, or of any required one. Optional streams only join."""
+        return not self._makers.isdisjoint(packets)
 
-    def _cursor(self, key: _Key) -> Cursor:
+    def _cursor(self, key: Key) -> Cursor | None:
         """What of the cursor this key's last window has changed."""
+        if self._withholding:
+            return None
         offsets = {name: partition.offsets() for name, partition in key.partitions.items()}
         watermarks: dict[str, int | None] = {key.name: key.floor}
         if self._forgotten:
@@ -536,7 +492,7 @@ class Synchronizer:
             self._forgotten.clear()
         return Cursor(offsets, watermarks)
 
-    def _release(self, key: _Key, reach: int) -> None:
+    def _release(self, key: Key, reach: int) -> None:
         """Packets whose last window is closed, and can't be revised any more, are settled."""
         if key.deferred:
             return
@@ -569,7 +525,7 @@ class Synchronizer:
                 self._schedule(key)
         self._unscheduled.clear()
 
-    def _schedule(self, key: _Key) -> None:
+    def _schedule(self, key: Key) -> None:
         """Note when waiting alone would close this key's next window."""
         end = key.windows.next_end()
         if end is None:
@@ -622,7 +578,7 @@ class Synchronizer:
         if loss.position is not None and loss.position.offset >= 0:
             partition = self._partitions.get(loss.position.partition)
             if partition is None:
-                partition = self._partitions[loss.position.partition] = _Partition(Offsets(loss.position.offset, 0))
+                partition = self._partitions[loss.position.partition] = Partition(Offsets(loss.position.offset, 0))
             partition.next = max(partition.next, loss.position.offset + 1)
         key = self._keys.get(loss.key)
         if key is not None and loss.event_time is not None and loss.stream in key.streams:
@@ -632,15 +588,15 @@ class Synchronizer:
         if self._side_output:
             self._losses.append(loss)
 
-    def _settle_suspects(self, key: _Key, stream: StreamState, out: list[Window]) -> None:
+    def _settle_suspects(self, key: Key, stream: StreamState, out: list[Window]) -> None:
         """The stream's clock was not set after all: its suspects were delayed, or wrongly stamped."""
         for entry in stream.doctor.release():
             if stream.doctor.is_ahead(entry.packet):
                 self._refuse(key, stream, entry)
             else:
-                self._admit(key, stream, entry, False, out)
+                self._admit(key, stream, entry, out)
 
-    def _refuse(self, key: _Key, stream: StreamState, entry: Entry) -> None:
+    def _refuse(self, key: Key, stream: StreamState, entry: Entry) -> None:
         packet = entry.packet
         self._mark(key, stream, packet.arrival_time, packet.arrival_time + 1, Absence.CLOCK)
         ahead = (packet.event_time - packet.arrival_time) / SECOND
@@ -652,14 +608,14 @@ class Synchronizer:
         )
 
     @staticmethod
-    def _mark(key: _Key, stream: StreamState, start: int, stop: int, reason: Absence) -> None:
+    def _mark(key: Key, stream: StreamState, start: int, stop: int, reason: Absence) -> None:
         if len(stream.marks) < 1000:
             stream.marks.append((start, stop, reason))
             key.due = min(key.due, stop)
 
     # --- keys and partitions ---------------------------------------------------------------------------------------------------------
 
-    def _open(self, name: str) -> _Key:
+    def _open(self, name: str) -> Key:
         streams = {
             stream: StreamState(
                 stream,
@@ -673,20 +629,20 @@ class Synchronizer:
         }
         for stream in self._finished:
             streams[stream].finished = True
-        key = self._keys[name] = _Key(name, streams, self._shape, self._now)
+        key = self._keys[name] = Key(name, streams, self._shape, self._now)
         return key
 
-    def _partition(self, key: _Key, name: str) -> _Partition:
+    def _partition(self, key: Key, name: str) -> Partition:
         partition = self._partitions.get(name)
         if partition is None:
-            partition = self._partitions[name] = _Partition(Offsets(-1, 0))
+            partition = self._partitions[name] = Partition(Offsets(-1, 0))
         key.partitions[name] = partition
         return partition
 
     def _resume(self, cursor: Cursor) -> None:
         self._replaying = True
         for name, offsets in cursor.offsets.items():
-            self._partitions[name] = _Partition(offsets)
+            self._partitions[name] = Partition(offsets)
         for name, floor in cursor.watermarks.items():
             if floor is not None:
                 key = self._keys.get(name) or self._open(name)

@@ -22,9 +22,10 @@ FOREVER = (1 << 63) - 1  # after any event time
 class StreamPolicy:
     """How windows treat a stream.
 
-    They wait for a `required` stream until its watermark, its idle timeout or the hold lets them go; an optional stream joins if it is
-    there. `max_out_of_orderness` is how far its packets may lie behind its newest; `idle_timeout` (None: never) how long it may be silent
-    and still hold the watermark; `lag` a constant by which its event times are too late. All in ns.
+    A window exists where a `required` stream has a packet, and waits for each of them until its watermark, its idle timeout or the hold
+    lets it go; an optional stream joins if it is there. `max_out_of_orderness` is how far a stream's packets may lie behind its newest;
+    `idle_timeout` (None: never) how long it may be silent and still hold the watermark; `lag` a constant by which its event times are
+    too late. All in ns.
     """
 
     required: bool = True

@@ -460,3 +460,14 @@ def test_settings_that_can_not_work_are_refused() -> None:
         sync(Anchored("camera", 5))
     with pytest.raises(ValueError, match="positive"):
         Tumbling(0)
+
+
+def test_optional_streams_make_no_windows_of_their_own() -> None:
+    s = sync(optional=("audio",))
+    s.add("video", 5)
+    s.add("audio", 5, duration=50)
+    assert [(w.start, times(w)) for w in s.finish()] == [(0, {"video": [5], "audio": [5]})]
+    s = sync(optional=("audio",))
+    s.add("audio", 5)
+    assert s.finish() == []
+    assert s.ledger.accounts["audio"].unmatched == 1
