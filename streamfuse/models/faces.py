@@ -12,7 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from streamfuse.errors import BundleError
+
 Grey = NDArray[np.uint8]  # (height, width)
+CASCADE = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_alt2.xml"
 
 
 class Box(NamedTuple):
@@ -30,6 +33,11 @@ class FaceFinder:
     def __init__(self, width: int = 200) -> None:
         self.width = width
         self._local = threading.local()  # a cascade keeps its last image, so each thread needs its own
+        if not hasattr(cv2, "CascadeClassifier") or not CASCADE.is_file():
+            raise BundleError(
+                f"expected OpenCV with Haar cascades, by which the model finds faces, found OpenCV {cv2.__version__} without; "
+                "install opencv-python-headless>=4.10,<5"
+            )
 
     def shrink(self, pixels: NDArray[np.uint8], width: int) -> Grey:
         """BGR pixels as grey ones, `width` wide at most."""
@@ -50,7 +58,7 @@ class FaceFinder:
 
     def _cascade(self) -> cv2.CascadeClassifier:
         if not hasattr(self._local, "cascade"):
-            self._local.cascade = cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_alt2.xml"))
+            self._local.cascade = cv2.CascadeClassifier(str(CASCADE))
         cascade: cv2.CascadeClassifier = self._local.cascade
         return cascade
 

@@ -48,7 +48,8 @@ class FaceCrops:
     without a face.
 
     At most `fps` frames a second are used and a face is looked for every `detect_every_ms`; both by event time, so
-    that overlapping windows choose the same frames. `max_faces` bounds the cost in a crowd.
+    that overlapping windows choose the same frames. `max_faces` bounds the cost in a crowd, `max_seconds`
+    (those before the end count) that of a long window.
     """
 
     modality = "image"
@@ -61,9 +62,11 @@ class FaceCrops:
         width: int = 320,
         max_faces: int = 2,
         seconds: float = 1.0,
+        max_seconds: float = 10.0,
     ) -> None:
         self.size, self.spacing, self.min_width, self.max_faces = size, round(SECOND / fps), width, max_faces
         self.detect_every = detect_every_ms * MILLISECOND
+        self.longest = round(max_seconds * SECOND)
         self.frames = round(seconds * fps) + 1  # a window begins between two of its frames
         self._finder = FaceFinder()
 
@@ -72,6 +75,7 @@ class FaceCrops:
         return self._finder.shrink(decoded.pixels, self.min_width)
 
     def prepare(self, start: int, end: int, packets: Sequence[tuple[Packet, Any]], remember: Remember[Any]) -> Items:
+        packets = [(p, grey) for p, grey in packets if p.event_time >= end - self.longest]
         chosen = [packets[i] for i in _first_of_each([p.event_time for p, _ in packets], self.spacing)]
         looked = _first_of_each([p.event_time for p, _ in chosen], self.detect_every)
         found = {i: remember(chosen[i][0], "faces", partial(self._finder.find, chosen[i][1])) for i in looked}

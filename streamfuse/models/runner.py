@@ -56,6 +56,13 @@ class _Prepared:
     failed: list[tuple[Packet, str]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """Stands in the cache for a packet that proved undecodable."""
+
+    sentence: str
+
+
 class TorchRunner:
     """Fulfils `interfaces.Runner`. Nothing here blocks the event loop.
 
@@ -134,10 +141,11 @@ class TorchRunner:
             good: list[tuple[Packet, Any]] = []
             with self._timed("decode"):
                 for packet in packets:
-                    try:
-                        good.append((packet, self._decoded(packet, stream)))
-                    except UndecodablePayload as error:
-                        out.failed.append((packet, str(error)))
+                    kept = self._decoded(packet, stream)
+                    if isinstance(kept, _Refused):
+                        out.failed.append((packet, kept.sentence))
+                    else:
+                        good.append((packet, kept))
             if good:
                 with self._timed("preprocess"):
                     out.items[stream] = preprocessor.prepare(window.start, window.end, good, self._remember)
@@ -171,7 +179,11 @@ class TorchRunner:
         def make() -> Any:
             with self._lock:
                 self.packets_decoded += 1
-            return part.reduce(decode(packet, part.modality, max_pixels=self.settings.max_pixels, min_width=part.min_width))
+            try:
+                decoded = decode(packet, part.modality, max_pixels=self.settings.max_pixels, min_width=part.min_width)
+            except UndecodablePayload as error:
+                return _Refused(str(error))  # not the error itself: it would keep the payload alive
+            return part.reduce(decoded)
 
         return self._remember(packet, "decoded", make)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamfuse.models.faces import Box, face_crops
+from streamfuse.errors import BundleError
+from streamfuse.models.faces import Box, FaceFinder, face_crops
 from streamfuse.models.preprocess import FaceCrops, TextBytes, Waveform, compute, lay_out, resample
 from streamfuse.models.remember import OnceCache
 from streamfuse.types import MILLISECOND, SECOND, Audio
@@ -158,6 +159,20 @@ def test_overlapping_windows_choose_the_same_frames() -> None:
         return {round(float(t) + start / 1000 + 1, 3) for t in items.time}
 
     assert {t for t in chosen(0) if t >= 0.5} == {t for t in chosen(500) if t < 1}
+
+
+def test_of_a_long_window_the_last_seconds_count() -> None:
+    grey = np.zeros((60, 80), np.uint8)
+    rows = [(packet("video", "", at), grey) for at in range(0, 60_000, 100)]
+    items = FaceCrops().prepare(0, 60 * SECOND, rows, compute)
+    assert items.time.min() == pytest.approx(-10.0)
+    assert len(items.mask) == 100
+
+
+def test_opencv_without_cascades_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(cv2, "CascadeClassifier")
+    with pytest.raises(BundleError, match=r"install opencv-python-headless>=4\.10,<5"):
+        FaceFinder()
 
 
 def test_value_is_computed_once_for_two_threads_at_the_same_time() -> None:
