@@ -37,6 +37,7 @@ from streamfuse.types import (
 )
 
 MAX_DURATION = 3600 * SECOND
+REPLAY = 60 * SECOND  # after so much waiting, records of the last run that are not back are gone (retention), not on their way
 _ABSENCE_BY_LOSS = {
     Outcome.SHED: Absence.SHED,
     Outcome.UNDECODABLE: Absence.UNDECODABLE,
@@ -91,7 +92,8 @@ class Synchronizer:
         self._now = 0  # time spent waiting for input
         self._deadlines: list[tuple[int, str]] = []
         self._replaying = False
-        self._withholding = False  # revisions wait for the end of a replay: a cursor past the packets that made them would lose them
+        self._resumed_at = 0
+        self._withheld: dict[str, None] = {}  # keys with output since the last cursor
         self._unscheduled: dict[str, Key] = {}  # their deadlines are worked out when somebody waits
         self._forgotten: dict[str, None] = {}
         self._forget_at = forget_after
@@ -152,6 +154,8 @@ class Synchronizer:
             key.scheduled = FOREVER
             self._advance(key, out)
             self._schedule(key)
+        if self._replaying and self._now - self._resumed_at >= REPLAY:
+            self._caught_up(out)
         if self._now >= self._forget_at:
             self._forget()
         return out
@@ -367,7 +371,6 @@ class Synchronizer:
         spans = [span for span in spans if published < span[1] <= key.floor]
         if self._replaying:
             key.deferred.update(dict.fromkeys(spans))  # what else these windows hold may not have been read again yet
-            self._withholding = self._withholding or bool(spans)
             return
         windows = [(span, *self._gather(key, span, self._lateness)) for span in spans]
         # With `nearest`, a late packet may be no nearer to the anchor than what the window has.
@@ -378,11 +381,14 @@ class Synchronizer:
 
     def _caught_up(self, out: list[Window]) -> None:
         """Everything that was read before the restart has been read again: publish the revisions that waited for it."""
-        self._replaying = self._withholding = False
-        for key in self._keys.values():
-            for span in key.deferred:
-                packets, absent, late = self._gather(key, span, self._lateness)
-                out.append(Window(key.name, *span, packets, absent, late, self._cursor(key)))
+        self._replaying = False
+        revised = [(key, span) for key in self._keys.values() for span in key.deferred]
+        self._withheld.update(dict.fromkeys(key.name for key, _ in revised))
+        for key, span in revised:
+            packets, absent, late = self._gather(key, span, self._lateness)
+            is_last = (key, span) == revised[-1]
+            out.append(Window(key.name, *span, packets, absent, late, self._cursor(key) if is_last else None))
+        for key, _ in revised:
             key.deferred.clear()
 
     # --- windows ---------------------------------------------------------------------------------------------------------------------
@@ -481,12 +487,21 @@ class Synchronizer:
         """Whether there is a window: it takes a packet of the primary stream, or of any required one. Optional streams only join."""
         return not self._makers.isdisjoint(packets)
 
+    @property
+    def _withholding(self) -> bool:
+        """While records are read again, a window may close before the late packets that revise it are back. A cursor past it would tell
+        the next run that they had revised it."""
+        return self._replaying and self._lateness > 0
+
     def _cursor(self, key: Key) -> Cursor | None:
-        """What of the cursor this key's last window has changed."""
+        """What of the cursor the windows since the last one have changed."""
+        self._withheld[key.name] = None
         if self._withholding:
             return None
-        offsets = {name: partition.offsets() for name, partition in key.partitions.items()}
-        watermarks: dict[str, int | None] = {key.name: key.floor}
+        moved = [self._keys[name] for name in self._withheld if name in self._keys]
+        self._withheld.clear()
+        offsets = {name: partition.offsets() for one in moved for name, partition in one.partitions.items()}
+        watermarks: dict[str, int | None] = {one.name: one.floor for one in moved}
         if self._forgotten:
             watermarks = {**dict.fromkeys(self._forgotten), **watermarks}
             self._forgotten.clear()
@@ -641,6 +656,7 @@ class Synchronizer:
 
     def _resume(self, cursor: Cursor) -> None:
         self._replaying = True
+        self._resumed_at = self._now
         for name, offsets in cursor.offsets.items():
             self._partitions[name] = Partition(offsets)
         for name, floor in cursor.watermarks.items():

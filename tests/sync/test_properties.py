@@ -135,48 +135,40 @@ def test_each_key_gets_its_windows_in_order_of_end(
         assert ends == sorted(ends)
 
 
+crashes = st.lists(st.tuples(orders, st.integers(0, 200), st.integers(0, 200)), min_size=1, max_size=3)
+
+
 @settings(max_examples=500, deadline=None)
-@given(
-    recordings,
-    shapes,
-    st.integers(0, 15),
-    st.sampled_from([0, 0, 8]),
-    orders,
-    orders,
-    st.integers(0, 200),
-    st.integers(0, 200),
-    st.sampled_from([1, 1, 2, 5, 20]),
-)
-def test_a_crash_after_any_packet_loses_and_doubles_nothing(
+@given(recordings, shapes, st.integers(0, 15), st.sampled_from([0, 0, 8]), crashes, orders, st.sampled_from([1, 1, 2, 5, 20]))
+def test_crashes_after_any_packets_lose_and_double_nothing(
     recording: dict[tuple[str, str], list[tuple[int, int]]],
     shape: Shape,
     out_of_orderness: int,
     lateness: int,
-    one: list[int],
-    other: list[int],
-    crash: int,
-    durable: int,
+    lives: list[tuple[list[int], int, int]],
+    last: list[int],
     size: int,
 ) -> None:
+    """Each life ends after so many packets, when so many of its windows are durable."""
     if lateness and isinstance(shape, Session):
         shape = Session(shape.gap)
     logs = packets(recording)
-    whole = run(synchronizer(shape, out_of_orderness, lateness), interleave(logs, one))
+    whole = run(synchronizer(shape, out_of_orderness, lateness), interleave(logs, last))
 
-    before = synchronizer(shape, out_of_orderness, lateness)
-    published: list[Window] = []
-    for batch in batches(interleave(logs, one)[:crash], size):
-        published += before.push_all(batch)
-    commits = [i + 1 for i, w in enumerate(published) if w.cursor is not None and i < durable]
-    kept = published[: commits[-1]] if commits else []
+    kept: list[Window] = []
     cursor = Cursor()
-    for window in kept:
-        if window.cursor is not None:
-            cursor = cursor.merge(window.cursor)
+    for order, crash, durable in lives:
+        life = synchronizer(shape, out_of_orderness, lateness)
+        published = life.push(Resume(cursor))
+        for batch in batches(interleave(_rest(logs, cursor), order)[:crash], size):
+            published += life.push_all(batch)
+        commits = [i + 1 for i, w in enumerate(published) if w.cursor is not None and i < durable]
+        for window in published[: commits[-1]] if commits else []:
+            kept.append(window)
+            cursor = cursor.merge(window.cursor or Cursor())
 
     after = synchronizer(shape, out_of_orderness, lateness)
-    rest = {stream: log[cursor.offsets[stream].needed :] if stream in cursor.offsets else log for stream, log in logs.items()}
-    resumed = run(after, [Resume(cursor), *interleave(rest, other)])
+    resumed = run(after, [Resume(cursor), *interleave(_rest(logs, cursor), last)])
     if lateness:
         # How many revisions a window gets depends on how the late packets interleave with its end; what it ends up with does not.
         assert newest([*kept, *resumed]) == newest(whole)
@@ -184,6 +176,11 @@ def test_a_crash_after_any_packet_loses_and_doubles_nothing(
         assert contents([*kept, *resumed]) == contents(whole)
         late = Counter(loss.position for loss in after.take_losses() if loss.reason is Outcome.LATE)
         assert all(count == 1 for count in late.values())
+
+
+def _rest(logs: dict[str, list[Packet]], cursor: Cursor) -> dict[str, list[Packet]]:
+    """What is read again from the cursor on."""
+    return {stream: log[cursor.offsets[stream].needed :] if stream in cursor.offsets else log for stream, log in logs.items()}
 
 
 items = st.lists(

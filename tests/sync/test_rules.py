@@ -6,7 +6,7 @@ import pytest
 
 from streamfuse.sync import Anchored, ClockPolicy, Session, Sliding, StreamPolicy, Synchronizer, Tumbling
 from streamfuse.sync.windows import Shape
-from streamfuse.types import SECOND, Absence, Loss, Outcome, Packet, Position, Resume, Revoke, Window
+from streamfuse.types import SECOND, Absence, Cursor, Loss, Offsets, Outcome, Packet, Position, Resume, Revoke, Window
 
 TRUST = ClockPolicy(policy="trust")
 
@@ -424,6 +424,37 @@ def test_what_was_accounted_for_before_a_restart_is_not_late_after_it() -> None:
     for offset, time in list(enumerate((1, 2, 14, 3, 12)))[cursor.offsets["video"].needed :]:
         after.push(at("video", time, offset))
     assert after.ledger.accounts["video"].late == 1, "3 came after the cursor was taken"
+
+
+def test_a_second_crash_does_not_lose_the_revision_that_the_first_delayed() -> None:
+    logs = {"video": (1, 11, 21), "audio": (1, 11, 21, 15)}  # 15 came late
+    late = (("video", 0), ("audio", 0), ("audio", 1), ("audio", 2), ("audio", 3), ("video", 1))
+    lives = [
+        late,  # [0, 10) is closed and durable when the late packet has been read
+        (("video", 0), ("video", 1), ("video", 2), ("audio", 0), ("audio", 1), ("audio", 2)),  # [10, 20) closes before it is back
+        (*late, ("video", 2)),
+    ]
+    cursor = Cursor()
+    found = {}
+    for read in lives:
+        life = sync(lateness=10)
+        life.push(Resume(cursor))
+        for stream, number in read:
+            if stream not in cursor.offsets or number >= cursor.offsets[stream].needed:
+                for window in life.push(at(stream, logs[stream][number], number)):
+                    found[window.start] = times(window)
+                    cursor = cursor.merge(window.cursor or Cursor())
+    assert found[10] == {"video": [11], "audio": [11, 15]}
+
+
+def test_records_that_are_gone_do_not_hold_the_cursor_for_ever() -> None:
+    s = sync(lateness=10)
+    s.push(Resume(Cursor({"video": Offsets(0, 0), "audio": Offsets(0, 0), "gone": Offsets(2, 7)})))
+    closing = [at("video", 1, 0), at("audio", 1, 0), at("video", 11, 1), at("audio", 11, 1)]
+    assert [w.cursor for p in closing for w in s.push(p)] == [None]
+    assert s.cursor() == Cursor()
+    s.elapse(60 * SECOND)
+    assert s.cursor().watermarks == {"a": 11}
 
 
 def test_a_revoked_partition_takes_its_keys_along() -> None:
