@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from streamfuse.models.batch import Items, Modality, collate
 from streamfuse.models.bundle import Bundle, load_bundle
 from streamfuse.models.decode import decode, decode_text
 from streamfuse.models.remember import OnceCache
+from streamfuse.models.shapley import shapley
 from streamfuse.types import Absence, Audio, Encoded, Image, Packet, Prediction, Window
 
 CACHE_BYTES = 256 * 1024 * 1024
@@ -115,7 +115,7 @@ class TorchRunner:
         return PreparedBatch(
             windows=tuple(windows),
             undecodable=tuple(self._news(prepared)),
-            inputs=collate([p.items for p in prepared], self._empty),
+            inputs=await loop.run_in_executor(self._pool, collate, [p.items for p in prepared], self._empty),
             absent=[p.absent for p in prepared],
             packets=[p.packets for p in prepared],
             texts=[p.texts for p in prepared],
@@ -224,7 +224,7 @@ class TorchRunner:
             with self._timed("encode"):
                 tokens = {s: model.encode(s, inputs[s].to(self.device)) for s in model.streams}
             with self._timed("fuse"):
-                scores, shares = shapley(lambda some, present: model.fuse(some, present), tokens, model.streams)
+                scores, shares = shapley(model.fuse, tokens, model.streams)
                 return scores.cpu(), shares.cpu()
 
     # --- results -----------------------------------------------------------------------------------------------------
@@ -267,33 +267,6 @@ def pick_device(wanted: str) -> torch.device:
             "set models.device to auto or cpu, or install a CUDA build of torch and the driver"
         )
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def shapley(
-    fuse: Callable[[Mapping[str, Modality], Tensor], Tensor], tokens: Mapping[str, Modality], streams: Sequence[str]
-) -> tuple[Tensor, Tensor]:
-    """Probabilities, `(batch, labels)`, and exact Shapley values on the greatest one, `(batch, streams)`.
-
-    All `2^streams` subsets are fused in one pass (Shapley 1953). The values of a sample add up to its probability less
-    that with nothing present; an absent stream's is 0.
-    """
-    count = len(streams)
-    batch = len(tokens[streams[0]].mask)
-    subsets = list(itertools.product((False, True), repeat=count))  # in the order of their binary number
-    shown = torch.tensor(subsets, device=tokens[streams[0]].mask.device)  # (subsets, streams)
-    repeated = {s: Modality(*(part.repeat(len(subsets), *[1] * (part.dim() - 1)) for part in tokens[s])) for s in streams}
-    logits = fuse(repeated, shown.repeat_interleave(batch, 0)).float()
-    probability = logits.softmax(1).reshape(len(subsets), batch, -1)  # (subsets, batch, labels)
-    whole = probability[-1]
-    value = probability.gather(2, whole.argmax(1)[None, :, None].expand(len(subsets), -1, 1))[..., 0]
-    shares = torch.zeros(batch, count, device=value.device)
-    for i in range(count):
-        for number, subset in enumerate(subsets):
-            if not subset[i]:
-                size = sum(subset)
-                weight = math.factorial(size) * math.factorial(count - size - 1) / math.factorial(count)
-                shares[:, i] += weight * (value[number + (1 << (count - 1 - i))] - value[number])
-    return whole, shares
 
 
 def _words(packet: Packet) -> str:
