@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -52,14 +52,7 @@ def build(config: Config, *, clock: Clock | None = None, topics: Topics | None =
         raise ConfigError(problems)
     runner = runners[0]
     metrics = Metrics()
-    metrics.watch(
-        synchronizer.ledger,
-        buffered=synchronizer.buffered,
-        unaccounted=synchronizer.unaccounted,
-        lags=lambda: _lags(synchronizer, time),
-        keys=lambda: synchronizer.keys,
-        clock_steps=lambda: synchronizer.clock_steps,
-    )
+    metrics.watch(synchronizer, time)
     metrics.model(runner.bundle.config.name, runner.bundle.digest, str(runner.device))
     return Daemon(config, time, hub, metrics, synchronizer, runner, sources, sinks, feeds)
 
@@ -139,12 +132,3 @@ def _local_files(settings: Any) -> list[Path]:
         return []
     paths = [settings.path] if isinstance(settings.path, str) else settings.path
     return [Path(path) for path in paths if path != "-" and "://" not in path]
-
-
-def _lags(synchronizer: Synchronizer, clock: Clock) -> Mapping[str, int]:
-    """Per stream, how far its furthest watermark is behind now."""
-    furthest: dict[str, int] = {}
-    for streams in synchronizer.watermarks().values():
-        for stream, watermark in streams.items():
-            furthest[stream] = max(watermark, furthest.get(stream, watermark))
-    return {stream: clock.now() - watermark for stream, watermark in furthest.items()}

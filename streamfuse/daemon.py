@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import current_token
 
 from streamfuse import pipeline
 from streamfuse.config import Config, TopicsSourceSettings
@@ -75,6 +76,7 @@ class Daemon:
     async def _start(self, stack: AsyncExitStack) -> None:
         """Open every part, HTTP first: whoever asks is told that it is alive and not ready, for as long as a broker lets it wait."""
         web = self.config.web
+        self.metrics.read_on_the_loop(current_token())
         if web.enabled:
             self.address = stack.enter_context(serve(web, self.metrics.registry, self._alive, lambda: self.is_ready))
             log.info("serving /metrics, /livez and /readyz on http://%s:%d", *self.address)

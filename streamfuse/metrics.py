@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
+from anyio.from_thread import run_sync
+from anyio.lowlevel import EventLoopToken
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from streamfuse.ledger import Ledger
+from streamfuse.interfaces import Clock
+from streamfuse.sync import Synchronizer
 from streamfuse.types import SECOND, Outcome, Prediction, Window
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -27,6 +30,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._queues = _Queues()
+        self.registry.register(self._queues)
+        self._read: Callable[[Callable[[], _Snapshot]], _Snapshot] = lambda read: read()
         windows = Counter("streamfuse_windows", "Windows emitted", ["complete"], registry=self.registry)
         self._complete, self._incomplete = windows.labels("true"), windows.labels("false")
         self._absent = Counter(
@@ -91,85 +97,85 @@ class Metrics:
         finally:
             self._stages[name].observe(time.perf_counter() - began)
 
-    def watch(
-        self,
-        ledger: Ledger,
-        *,
-        buffered: Callable[[], Mapping[str, int]],
-        unaccounted: Callable[[], Mapping[str, int]],
-        lags: Callable[[], Mapping[str, int]],
-        keys: Callable[[], int],
-        clock_steps: Callable[[], int],
-    ) -> None:
-        """Read the synchronizer at each scrape. `lags` gives per stream how far (ns) its furthest watermark is behind now."""
-        self.registry.register(_Synchronizer(ledger, buffered, unaccounted, lags, keys, clock_steps))
+    def watch(self, synchronizer: Synchronizer, clock: Clock) -> None:
+        """Read the synchronizer at each scrape."""
+        self.registry.register(_Synchronizer(synchronizer, clock, lambda read: self._read(read)))
+
+    def read_on_the_loop(self, token: EventLoopToken) -> None:
+        """From now on scrapes, which come on other threads, look at the pipeline only between two steps of its event loop."""
+        self._read = lambda read: run_sync(read, token=token)
 
     def watch_queue(self, name: str, depth: Callable[[], int]) -> None:
         """Read a channel's depth at each scrape."""
-        self.registry.register(_Queue(name, depth))
+        self._queues.depths[name] = depth
+
+
+class _Snapshot(NamedTuple):
+    """What a scrape tells of the synchronizer, all from one moment."""
+
+    received: dict[str, int]
+    ended: dict[tuple[str, str], int]
+    buffered: dict[str, int]
+    unaccounted: dict[str, int]
+    lags: dict[str, float]
+    keys: int
+    clock_steps: int
 
 
 class _Synchronizer(Collector):
-    def __init__(
-        self,
-        ledger: Ledger,
-        buffered: Callable[[], Mapping[str, int]],
-        unaccounted: Callable[[], Mapping[str, int]],
-        lags: Callable[[], Mapping[str, int]],
-        keys: Callable[[], int],
-        clock_steps: Callable[[], int],
-    ) -> None:
-        self._ledger = ledger
-        self._buffered = buffered
-        self._unaccounted = unaccounted
-        self._lags = lags
-        self._keys = keys
-        self._clock_steps = clock_steps
+    def __init__(self, synchronizer: Synchronizer, clock: Clock, read: Callable[[Callable[[], _Snapshot]], _Snapshot]) -> None:
+        self._synchronizer = synchronizer
+        self._clock = clock
+        self._read = read
         self._greatest: dict[tuple[str, str], int] = {}
-        self._lock = threading.Lock()
 
-    def collect(self) -> Iterator[Metric]:
-        received = CounterMetricFamily("streamfuse_packets_received", "Packets received", labels=["stream"])
-        ended = CounterMetricFamily("streamfuse_packets", "Where received packets ended (the ledger)", labels=["stream", "outcome"])
-        with self._lock:
-            for stream, account in list(self._ledger.accounts.items()):
-                received.add_metric([stream], account.received)
-                for outcome, count in account.counts().items():
-                    # A packet found undecodable after its window moves from `used`; a counter must not go back for it.
-                    greatest = max(count, self._greatest.get((stream, outcome.value), 0))
-                    self._greatest[stream, outcome.value] = greatest
-                    ended.add_metric([stream, outcome.value], greatest)
-        yield received
-        yield ended
-        yield _gauge("streamfuse_packets_buffered", "Packets that open windows may still need", self._buffered())
-        yield _gauge("streamfuse_ledger_unaccounted", "Packets that the ledger can't account for; always 0", self._unaccounted())
-        lag = GaugeMetricFamily(
-            "streamfuse_watermark_lag_seconds", "How far a stream's furthest watermark is behind now", labels=["stream"]
+    def _look(self) -> _Snapshot:
+        synchronizer = self._synchronizer
+        accounts = synchronizer.ledger.accounts
+        for stream, account in accounts.items():
+            for outcome, count in account.counts().items():
+                # A packet found undecodable after its window moves from `used`; a counter must not go back for it.
+                self._greatest[stream, outcome.value] = max(count, self._greatest.get((stream, outcome.value), 0))
+        now = self._clock.now()
+        return _Snapshot(
+            {stream: account.received for stream, account in accounts.items()},
+            dict(self._greatest),
+            synchronizer.buffered(),
+            synchronizer.unaccounted(),
+            {stream: (now - mark) / SECOND for stream, mark in synchronizer.furthest().items()},
+            synchronizer.keys,
+            synchronizer.clock_steps,
         )
-        for stream, behind in self._lags().items():
-            lag.add_metric([stream], behind / SECOND)
-        yield lag
-        yield GaugeMetricFamily("streamfuse_keys", "Keys that are followed", value=self._keys())
-        yield CounterMetricFamily("streamfuse_clock_steps", "Steps of producers' clocks that were detected", value=self._clock_steps())
-
-
-class _Queue(Collector):
-    def __init__(self, name: str, depth: Callable[[], int]) -> None:
-        self._name = name
-        self._depth = depth
-
-    def describe(self) -> Iterator[Metric]:
-        # Several queues share the name of the metric; the registry must not refuse the second.
-        return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        depth = GaugeMetricFamily("streamfuse_queue_depth", "Items that wait between two stages", labels=["queue"])
-        depth.add_metric([self._name], self._depth())
-        yield depth
+        seen = self._read(self._look)
+        received = CounterMetricFamily("streamfuse_packets_received", "Packets received", labels=["stream"])
+        for stream, count in seen.received.items():
+            received.add_metric([stream], count)
+        yield received
+        ended = CounterMetricFamily("streamfuse_packets", "Where received packets ended (the ledger)", labels=["stream", "outcome"])
+        for labels, count in seen.ended.items():
+            ended.add_metric(labels, count)
+        yield ended
+        yield _gauge("streamfuse_packets_buffered", "Packets that open windows may still need", seen.buffered)
+        yield _gauge("streamfuse_ledger_unaccounted", "Packets that the ledger can't account for; always 0", seen.unaccounted)
+        yield _gauge("streamfuse_watermark_lag_seconds", "How far a stream is behind now", seen.lags)
+        yield GaugeMetricFamily("streamfuse_keys", "Keys that are followed", value=seen.keys)
+        yield CounterMetricFamily("streamfuse_clock_steps", "Steps of producers' clocks that were detected", value=seen.clock_steps)
 
 
-def _gauge(name: str, text: str, values: Mapping[str, int]) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=["stream"])
-    for stream, value in values.items():
-        family.add_metric([stream], value)
+class _Queues(Collector):
+    def __init__(self) -> None:
+        self.depths: dict[str, Callable[[], int]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        yield _gauge(
+            "streamfuse_queue_depth", "Items that wait between two stages", {q: depth() for q, depth in self.depths.items()}, "queue"
+        )
+
+
+def _gauge(name: str, text: str, values: Mapping[str, float], label: str = "stream") -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for of, value in values.items():
+        family.add_metric([of], value)
     return family

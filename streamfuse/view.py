@@ -61,7 +61,7 @@ class View:
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         table.add_column("ended as")
         now = self.daemon.clock.now()
-        marks = self._watermarks()
+        marks = self.daemon.synchronizer.furthest()
         for stream, account in self.daemon.synchronizer.ledger.accounts.items():
             rate = self._rate(stream, account.received)
             state = "[green]flowing[/]" if rate > 0 else "[yellow]silent[/]" if account.received else "[bright_black]absent[/]"
@@ -80,13 +80,6 @@ class View:
         elif stream not in self._rates and now > then:
             return (received - before) / ((now - then) / SECOND)
         return self._rates.get(stream, 0.0)
-
-    def _watermarks(self) -> dict[str, int]:
-        greatest: dict[str, int] = {}
-        for streams in self.daemon.synchronizer.watermarks().values():
-            for stream, mark in streams.items():
-                greatest[stream] = max(mark, greatest.get(stream, mark))
-        return greatest
 
     def _windows(self) -> Table:
         table = Table(expand=True, box=None, header_style="bold")

@@ -219,6 +219,15 @@ class Synchronizer:
         """The watermark (ns of event time) of each stream of each key that has one."""
         return {key.name: {s.name: s.watermark for s in key.streams.values() if s.watermark > NEVER} for key in self._keys.values()}
 
+    def furthest(self) -> dict[str, int]:
+        """Per stream its greatest watermark over all keys (ns of event time)."""
+        furthest: dict[str, int] = {}
+        for key in self._keys.values():
+            for stream in key.streams.values():
+                if stream.watermark > furthest.get(stream.name, NEVER):
+                    furthest[stream.name] = stream.watermark
+        return furthest
+
     def unaccounted(self) -> dict[str, int]:
         """Per stream, the packets that the ledger can't account for: all 0, always (rule 11)."""
         buffered = self.buffered()

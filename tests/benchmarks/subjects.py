@@ -15,6 +15,7 @@ from typing import Any
 from prometheus_client import generate_latest
 
 from streamfuse import MILLISECOND, SECOND, Anchored, Packet, Position, StreamPolicy, Synchronizer, Window
+from streamfuse.clock import SystemClock
 from streamfuse.metrics import Metrics
 from streamfuse.sync.windows import Shape
 from tests.benchmarks.workload import Decision, Outcome, Record, Workload
@@ -233,14 +234,7 @@ class _Message:
 
 def _watched(sync: Synchronizer) -> Metrics:
     metrics = Metrics()
-    metrics.watch(
-        sync.ledger,
-        buffered=sync.buffered,
-        unaccounted=sync.unaccounted,
-        lags=lambda: {stream: -mark for marks in sync.watermarks().values() for stream, mark in marks.items()},
-        keys=lambda: sync.keys,
-        clock_steps=lambda: sync.clock_steps,
-    )
+    metrics.watch(sync, SystemClock())
     return metrics
 
 
