@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
@@ -127,7 +128,6 @@ def _program() -> str:
     name = Path(sys.argv[0])
     if name.name != "streamfuse":
         return "python -m streamfuse"
-    try:
-        return str(name.relative_to(Path.cwd()))
-    except ValueError:
+    if shutil.which("streamfuse") == str(name):
         return "streamfuse"
+    return str(name.relative_to(Path.cwd()) if name.is_relative_to(Path.cwd()) else name)
