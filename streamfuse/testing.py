@@ -1,4 +1,4 @@
-"""Parts for tests, ours and yours: a clock that is set by hand, a source, a sink and a runner in memory."""
+"""Parts for tests, ours and yours: a clock that is set by hand, a source, a sink and a runner in memory, and faults to inject."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from types import TracebackType
 from typing import Self
 
 from streamfuse.interfaces import Batch, Clock
+from streamfuse.simulation.faults import inject
 from streamfuse.types import Absence, Cursor, Item, Packet, Prediction, Resume, Window
+
+__all__ = ["ManualClock", "MemoryBatch", "MemoryRunner", "MemorySink", "MemorySource", "inject", "predict"]
 
 
 class ManualClock:
