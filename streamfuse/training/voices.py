@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,11 +46,10 @@ def as_heard(speech: Sound, draw: Draw, seconds: float = 1.0) -> Samples:
     return _to_int16(_recorded(speech, draw), draw.uniform(-42, -8))
 
 
-def other_windows(count: int, draw: Draw, more: Sequence[Callable[[float, Draw], Sound]] = (), seconds: float = 1.0) -> Iterator[Samples]:
-    """`count` windows with sound but no voice; one in ten from each of `more`."""
+def other_windows(count: int, draw: Draw, seconds: float = 1.0) -> Iterator[Samples]:
+    """`count` windows with sound but no voice. All are made: half of what meetings call unspoken has a voice in it."""
     for _ in range(count):
-        pick = int(draw.integers(10))
-        made = more[pick](seconds, draw) if pick < len(more) else other_sound(seconds, draw)
+        made = other_sound(seconds, draw)
         if draw.random() < 0.3:
             made = in_a_room(made, draw)
         if draw.random() < 0.5:
@@ -62,23 +61,6 @@ def silent_windows(count: int, draw: Draw, seconds: float = 1.0) -> Iterator[Sam
     """`count` windows of digital silence or of noise at -60 dB or less."""
     for _ in range(count):
         yield np.rint(np.clip(near_silence(seconds, draw), -1, 1) * 32767).astype(np.int16)
-
-
-def unspoken(voices: Sequence[Voice]) -> Callable[[float, Draw], Sound]:
-    """Real rooms without a voice: what meetings sound like where nobody was heard to speak."""
-    rooms = [(v, start) for v in voices if v.group.startswith("ami") for start in _unspoken_starts(v)]
-
-    def cut(seconds: float, draw: Draw) -> Sound:
-        voice, start = rooms[draw.integers(len(rooms))]
-        return voice.sound[round(start * RATE) :][: round(seconds * RATE)]
-
-    return cut
-
-
-def _unspoken_starts(voice: Voice, seconds: float = 1.0, around: float = 0.4) -> Iterator[float]:
-    for start in np.arange(around, len(voice.sound) / RATE - seconds - around, 0.1):
-        if spoken_share(voice.spoken, start - around, start + seconds + around) == 0:
-            yield float(start)
 
 
 def _spoken_cut(voice: Voice, seconds: float, draw: Draw) -> Sound:

@@ -35,7 +35,7 @@ from streamfuse.training.loop import Recipe, predict, train
 from streamfuse.training.pictures import Clip, mistaken, speaking, still
 from streamfuse.training.recordings import RATE, Talker, Voice, read_talkers, read_voices
 from streamfuse.training.rooms import RoomWindow, room_windows
-from streamfuse.training.voices import Samples, as_heard, other_windows, silent_windows, unspoken, voice_windows
+from streamfuse.training.voices import Samples, as_heard, other_windows, silent_windows, voice_windows
 
 NAME = "who-is-talking"
 ARCHITECTURE: dict[str, Any] = {
@@ -133,7 +133,7 @@ def prepare(data: Path, scale: float, seed: int, progress: Progress) -> Material
         clips=clips,
         mistaken=many("mistaken faces", count(500), (mistaken(FACE, draw) for _ in range(count(500)))),
         voices={name: many(f"voices of {name}", count(700), voice_windows(voices, count(700), draw)) for name, voices in groups.items()},
-        others=many("other sounds", count(5000), other_windows(count(5000), draw, [unspoken(recorded)])),
+        others=many("other sounds", count(5000), other_windows(count(5000), draw)),
         silences=many("silences", count(1500), silent_windows(count(1500), draw)),
         rooms=many("simulated rooms", len(rooms) * 14, room_windows(rooms, 14, FACE, draw)),
         held_rooms=many("held-out rooms", len(held) * 10, room_windows(held, 10, FACE, draw)),
