@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import AsyncExitStack
 
 import anyio
 import yaml
@@ -34,18 +35,21 @@ def simulate(options: argparse.Namespace) -> int:
 
 async def _publish(source: Source, connection: KafkaConnection, topics: dict[str, str], fed: Fed) -> None:
     stop = anyio.Event()
+
+    async def cancel_on_stop(scope: anyio.CancelScope) -> None:
+        await stop.wait()
+        scope.cancel()
+
     async with anyio.create_task_group() as group:
         group.start_soon(stop_on_signal, stop)
-        async with KafkaPublisher(connection, topics) as publish:
-
-            async def publish_all(feeding: anyio.CancelScope) -> None:
-                await feed(source, publish, topics, fed)
-                feeding.cancel()
-
-            async with anyio.create_task_group() as feeding:
-                feeding.start_soon(publish_all, feeding.cancel_scope)
-                await stop.wait()
-                feeding.cancel_scope.cancel()
+        async with AsyncExitStack() as stack:
+            with anyio.CancelScope() as connecting:
+                group.start_soon(cancel_on_stop, connecting)
+                publish = await stack.enter_async_context(KafkaPublisher(connection, topics))
+            if not connecting.cancelled_caught:
+                with anyio.CancelScope() as feeding:
+                    group.start_soon(cancel_on_stop, feeding)
+                    await feed(source, publish, topics, fed)
         group.cancel_scope.cancel()
 
 

@@ -75,6 +75,8 @@ def _from_kafka(bootstrap: str, topic: str, from_start: bool) -> Iterator[bytes]
     except KafkaError as error:
         raise SourceError(f"expected a Kafka broker at {bootstrap}: {error}; start it, or correct --bootstrap") from None
     try:
+        if topic not in consumer.topics():
+            print(f"there is no topic {topic} at {bootstrap} yet; waiting for it. Correct --topic if it is another", file=sys.stderr)
         while True:
             for records in consumer.poll(timeout_ms=500).values():
                 yield from (record.value for record in records if record.value)
