@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -30,7 +31,8 @@ def serve(
     try:
         server = make_server(settings.host, settings.port, _app(registry, alive, ready), _Server, _Quiet)
     except OSError as error:
-        fix = "set web.port to a free one, or to 0" if error.errno else "set web.host to an address of this machine"
+        ports = (errno.EADDRINUSE, errno.EACCES)
+        fix = "set web.port to a free one above 1023, or to 0" if error.errno in ports else "set web.host to an address of this machine"
         raise ConfigError([Problem("web", f"can't listen on {settings.host}:{settings.port}: {error.strerror or error}; {fix}")]) from None
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="http", daemon=True)
     thread.start()
@@ -72,6 +74,12 @@ def _app(registry: CollectorRegistry, alive: Callable[[], bool], ready: Callable
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     block_on_close = False
+
+    def server_bind(self) -> None:
+        """As WSGIServer has it, less a look-up of the host's full name, which can take seconds and serves nothing here."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
 
 
 class _Quiet(WSGIRequestHandler):
