@@ -16,7 +16,7 @@ from typing import cast
 from streamfuse.ledger import Ledger
 from streamfuse.sync.buffer import NEVER, Entry
 from streamfuse.sync.clock_doctor import ClockPolicy, Verdict
-from streamfuse.sync.key import Key, Partition
+from streamfuse.sync.key import Key, Partition, Rules
 from streamfuse.sync.open_windows import Span
 from streamfuse.sync.watermark import FOREVER, StreamPolicy, StreamState, watermark
 from streamfuse.sync.windows import Shape
@@ -79,13 +79,12 @@ class Synchronizer:
         required = (name for name, policy in streams.items() if policy.required)
         self._makers = frozenset(required) if primary is None else frozenset((primary,))
         self._bounded = windows.bounded
-        self._max_hold = max_hold
+        self._rules = Rules(max_hold, allowed_lateness, max(policy.max_out_of_orderness for policy in streams.values()))
         self._lateness = allowed_lateness
         self._forget_after = forget_after
         self._clock_policy = clock or ClockPolicy()
         self._side_output = side_output
         self._losses: list[Loss] = []
-        self._max_out_of_orderness = max(policy.max_out_of_orderness for policy in streams.values())
         self._keys: dict[str, Key] = {}
         self._partitions: dict[str, Partition] = {}
         self._finished: set[str] = set()
@@ -381,7 +380,7 @@ class Synchronizer:
         if self._replaying:
             key.deferred.update(dict.fromkeys(spans))  # what else these windows hold may not have been read again yet
             return
-        windows = [(span, *self._gather(key, span, self._lateness)) for span in spans]
+        windows = [(span, *key.gather(span, self._lateness, self._now)) for span in spans]
         # With `nearest`, a late packet may be no nearer to the anchor than what the window has.
         revised = [window for window in windows if packet in window[1].get(stream.name, ()) and self._exists(window[1])]
         for span, packets, absent, late in revised:
@@ -394,7 +393,7 @@ class Synchronizer:
         revised = [(key, span) for key in self._keys.values() for span in key.deferred]
         self._withheld.update(dict.fromkeys(key.name for key, _ in revised))
         for key, span in revised:
-            packets, absent, late = self._gather(key, span, self._lateness)
+            packets, absent, late = key.gather(span, self._lateness, self._now)
             is_last = (key, span) == revised[-1]
             out.append(Window(key.name, *span, packets, absent, late, self._cursor(key) if is_last else None))
         for key, _ in revised:
@@ -410,13 +409,8 @@ class Synchronizer:
     def _advance(self, key: Key, out: list[Window]) -> None:
         """Close what the watermark or the waiting has completed, and release what nothing needs any more."""
         least = watermark(key.required, self._now)
-        floor = reach = key.floor
-        if least is None:
-            reach = max(reach, self._carried(key))
-        elif least > reach:
-            reach = least
-        if self._max_hold is not None and self._held(key) > reach:
-            reach = key.held
+        floor = key.floor
+        reach = key.reach(least, self._rules, self._now)
         upcoming = key.windows.next_end()
         if upcoming is not None and upcoming <= reach:
             for span in key.windows.due(reach):
@@ -428,21 +422,10 @@ class Synchronizer:
             if key.due <= reach - self._lateness:
                 self._release(key, reach)
 
-    def _held(self, key: Key) -> int:
-        """The event time whose hold has ended: the same as long as the waiting clock stands still and the frontier was moved or was not."""
-        frontier = key.frontier
-        state = self._now if frontier.at < self._now else ~self._now
-        if key.held_state != state and frontier.time > NEVER:
-            assert self._max_hold is not None
-            key.held = frontier.at_time(self._now - self._max_hold)
-            if self._max_hold:
-                key.held_state = state
-        return key.held
-
     def _close(self, key: Key, span: Span, out: list[Window]) -> None:
         """The window has come to its end. What came late, but before this, is in a revision that follows at once."""
-        packets, absent, late = self._gather(key, span, self._lateness if key.disordered else 0)
-        first = self._gather(key, span, 0)[:2] if late else (packets, absent)
+        packets, absent, late = key.gather(span, self._lateness if key.disordered else 0, self._now)
+        first = key.gather(span, 0, self._now)[:2] if late else (packets, absent)
         if span[1] > key.floor:
             key.floor = span[1]
         if key.due <= key.floor - self._lateness:
@@ -453,44 +436,6 @@ class Synchronizer:
             out.append(Window(key.name, *span, packets, absent, late, self._cursor(key)))
         elif self._exists(first[0]):
             out.append(Window(key.name, *span, *first, 0, self._cursor(key)))
-
-    def _carried(self, key: Key) -> int:
-        """The watermark of a key whose required streams are all idle or finished: event time goes on with the waiting."""
-        streams = [s for s in key.streams.values() if s.required]
-        if all(s.finished for s in streams):
-            return FOREVER
-        if key.frontier.time == NEVER:
-            return NEVER
-        carried = key.frontier.at_time(self._now) - self._max_out_of_orderness
-        return max(carried, *(s.watermark for s in streams))
-
-    def _gather(self, key: Key, span: Span, lateness: int) -> tuple[dict[str, tuple[Packet, ...]], dict[str, Absence], int]:
-        """What a window has, what it lacks and why, and its revision: how many of its packets came late, by less than `lateness`."""
-        start, end = span
-        select = key.windows.select
-        packets: dict[str, tuple[Packet, ...]] = {}
-        absent: dict[str, Absence] = {}
-        late = 0
-        for name, stream in key.streams.items():
-            entries = stream.buffer.overlapping(start, end, lateness)
-            chosen = select(name, span, [entry.packet for entry in entries]) if entries else ()
-            if chosen:
-                packets[name] = tuple(chosen)
-                if len(chosen) == len(entries):
-                    for entry in entries:
-                        entry.used = True
-                else:
-                    taken = {id(packet) for packet in chosen}
-                    for entry in entries:
-                        if id(entry.packet) in taken:
-                            entry.used = True
-            else:
-                absent[name] = stream.absence(start, end, self._now)
-            if lateness:
-                for entry in entries:
-                    if entry.admit >= end:
-                        late += 1
-        return packets, absent, late
 
     def _exists(self, packets: Mapping[str, tuple[Packet, ...]]) -> bool:
         """Whether there is a window: it takes a packet of the primary stream, or of any required one. Optional streams only join."""
@@ -517,31 +462,8 @@ class Synchronizer:
         return Cursor(offsets, watermarks)
 
     def _release(self, key: Key, reach: int) -> None:
-        """Packets whose last window is closed, and can't be revised any more, are settled."""
-        if key.deferred:
-            return
-        key.frontier.forget(key.floor)
-        bound = key.windows.forget(reach - self._lateness)
-        due = FOREVER
-        for stream in key.streams.values():
-            account = stream.account
-            for entry in stream.buffer.take(bound):
-                entry.done = True
-                if entry.used:
-                    account.used += 1
-                elif entry.admit > NEVER:
-                    self._settle(stream, entry, Outcome.LATE, "the windows that it belongs to were closed to it when it came")
-                else:
-                    account.unmatched += 1
-            oldest = stream.buffer.oldest()
-            if oldest is not None and oldest.last < due:
-                due = oldest.last
-            if stream.marks:
-                if stream.marks[0][1] <= bound:
-                    stream.marks = [m for m in stream.marks if m[1] > bound]
-                if stream.marks and stream.marks[0][1] < due:
-                    due = stream.marks[0][1]
-        key.due = due
+        for stream, entry in key.release(reach, self._lateness):
+            self._settle(stream, entry, Outcome.LATE, "the windows that it belongs to were closed to it when it came")
 
     def _schedule_all(self) -> None:
         for name, key in self._unscheduled.items():
@@ -551,39 +473,12 @@ class Synchronizer:
 
     def _schedule(self, key: Key) -> None:
         """Note when waiting alone would close this key's next window."""
-        end = key.windows.next_end()
-        if end is None:
-            ends = [oldest.last for s in key.streams.values() if (oldest := s.buffer.oldest()) is not None]
-            if not ends:
-                key.scheduled = FOREVER
-                return
-            end = min(ends) + self._lateness
-        frontier = key.frontier
-        at = FOREVER
-        if self._max_hold is not None:
-            at = frontier.when(end) + self._max_hold
-        blocked = 0
-        waiting = False
-        for stream in key.streams.values():
-            if not stream.required or stream.finished:
-                continue
-            if stream.watermark + stream.allowance < end:
-                silent = FOREVER if stream.idle_timeout is None else stream.active_at + stream.idle_timeout
-                if silent > blocked:
-                    blocked = silent
-            else:
-                waiting = True
-        if blocked < at:
-            if not waiting:
-                blocked = max(blocked, frontier.at + end + self._max_out_of_orderness - frontier.time)
-            at = min(at, blocked)
+        at = key.deadline(self._rules)
         if at < FOREVER:
             at = max(at, self._now + 1)
             if at != key.scheduled:
-                key.scheduled = at
                 heapq.heappush(self._deadlines, (at, key.name))
-        else:
-            key.scheduled = FOREVER
+        key.scheduled = at
 
     # --- outcomes --------------------------------------------------------------------------------------------------------------------
 
