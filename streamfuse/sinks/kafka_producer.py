@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -130,7 +131,17 @@ class RecordProducer:
         producer, self._producer = self._producer, None
         if producer is not None:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(producer.close, CLOSE_TIMEOUT)
+                await anyio.to_thread.run_sync(_end, producer)
+
+
+def _end(producer: KafkaProducer) -> None:
+    """Closes it; what is not acknowledged by then was not committed either, and comes again in the next run."""
+    try:
+        producer.close(CLOSE_TIMEOUT)
+    except kafka.errors.KafkaTimeoutError:
+        producer._sender.force_close()  # kafka-python raises before it has ended its thread
+        with suppress(kafka.errors.KafkaTimeoutError):
+            producer.close(CLOSE_TIMEOUT)
 
 
 def _send(producer: KafkaProducer, records: Sequence[Outgoing], handed: list[Any]) -> None:

@@ -30,7 +30,7 @@ def test_kills_lose_no_window_and_repeats_are_the_same(broker: Broker, unique: s
         for life in range(KILLS):
             sent += place.publish(records(life, ROOMS, 10 * life, 10, late=0.03, twice=0.03))
             with Running(tmp_path / str(life), place.config()) as daemon:
-                published.until_more(dice.randrange(1, 120), daemon)
+                published.until_more(dice.randrange(1, 100), daemon)
                 daemon.kill()
                 place.forget_the_dead()
         sent += place.publish(records(KILLS, ROOMS, 10 * KILLS, 10, late=0.03, twice=0.03))
@@ -106,6 +106,25 @@ def test_a_daemon_that_waits_for_its_broker_can_be_stopped(own_broker: Broker, t
         started = time.monotonic()
         assert daemon.terminate()[0] == 0, daemon.said
         assert time.monotonic() - started < 5
+
+
+def test_a_stop_during_an_outage_says_so_and_loses_nothing(own_broker: Broker, tmp_path: Path) -> None:
+    with own_broker as broker:
+        place = Place.make(broker, "outage")
+        sent = place.publish(records(4, ROOMS, 0, 20))
+        with Running(tmp_path / "first", {**place.config(), "pipeline": {"drain_timeout": "1s"}}) as daemon:
+            with Published(place) as published:
+                published.until_more(1, daemon)
+            broker.kill()
+            code, said = daemon.terminate()
+            assert code == 7, said
+            assert "raise pipeline.drain_timeout" in said.lower()
+            assert "ExceptionGroup" not in said
+            assert "ignored" not in said
+        broker.start()
+        with Published(place) as published:
+            run_to_the_end(place, sent, published, tmp_path / "next")
+    assert_complete(published.all, place.windows(sent))
 
 
 def run_to_the_end(place: Place, sent: Sequence[Packet], published: Published, folder: Path) -> None:
