@@ -7,6 +7,9 @@ import logging
 import sys
 from typing import Literal
 
+QUIET = 60.0  # seconds
+MOST_ALIKE = 1000  # different messages that are counted
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: `time` (RFC 3339, UTC), `level`, `logger`, `message`, and `error` with the traceback where there is one."""
@@ -23,6 +26,26 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class FewRepeats(logging.Filter):
+    """Passes the first, second, fourth, eighth ... of what kafka-python says alike, and begins anew after a quiet minute: while a broker is
+    away or a topic is missing it says the same ten times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, object], tuple[int, float]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("kafka."):
+            return True
+        alike = record.name, record.msg
+        count, last = self._said.get(alike, (0, 0.0))
+        count = count + 1 if record.created - last < QUIET else 1
+        if len(self._said) >= MOST_ALIKE:
+            self._said.clear()
+        self._said[alike] = count, record.created
+        return count & (count - 1) == 0
+
+
 def set_up_logs(level: str, style: Literal["auto", "json", "text"]) -> None:
     """Log to standard error from `level` on. `auto` is text on a terminal and JSON elsewhere."""
     import time
@@ -34,5 +57,6 @@ def set_up_logs(level: str, style: Literal["auto", "json", "text"]) -> None:
         formatter = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
     formatter.converter = time.gmtime if isinstance(formatter, JsonFormatter) else time.localtime
     handler.setFormatter(formatter)
+    handler.addFilter(FewRepeats())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("kafka").setLevel(logging.WARNING)
