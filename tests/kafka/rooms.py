@@ -95,11 +95,10 @@ class Place:
     def shares(self) -> list[int]:
         """With how many partitions each member of the group goes; empty while it rebalances."""
         with self.broker.admin() as admin:
-            if admin.describe_groups([self.name])[self.name]["group_state"] != "Stable":
-                return []
-            return sorted(
-                sum(len(topic["partitions"]) for topic in m["member_assignment"]["assigned_partitions"]) for m in self._members(admin)
-            )
+            group = admin.describe_groups([self.name])[self.name]  # once: between two looks it may start to rebalance
+        if group["group_state"] != "Stable":
+            return []
+        return sorted(sum(len(topic["partitions"]) for topic in m["member_assignment"]["assigned_partitions"]) for m in group["members"])
 
     def _members(self, admin: Any) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = admin.describe_groups([self.name])[self.name]["members"]
