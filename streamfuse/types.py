@@ -165,8 +165,8 @@ Item = Packet | Loss | Resume | Revoke
 class WindowId(NamedTuple):
     """What makes a window the same window, in every run and on every replica.
 
-    The first and the latest revision then hold the same packets. One in between may not: it tells how many late packets it has taken in, and
-    those of different streams may come in another order.
+    The first and the latest revision then hold the same packets. One in between may not: it tells how many late packets it has taken
+    in, and those of different streams may come in another order.
     """
 
     key: str
