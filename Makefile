@@ -1,6 +1,7 @@
 # `make demo` shows StreamFuse doing its job, `make test` passes its tests. Both set themselves up in .venv; neither needs root.
 
 VENV := .venv
+RECORDS := out/predictions.jsonl
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
@@ -22,7 +23,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.core ## watch it work: a simulated room, or CLIP=my.mp4; more options in ARGS
-	@$(VENV)/bin/streamfuse demo $(if $(CLIP),"$(CLIP)") $(ARGS)
+	@rm -f $(RECORDS)
+	@$(VENV)/bin/streamfuse demo $(if $(CLIP),"$(CLIP)") --out $(RECORDS) $(ARGS)
 
 test: $(VENV)/.dev ## run the tests that this machine can run; pytest options in ARGS
 	@$(VENV)/bin/python -m pytest $(ARGS)
@@ -36,7 +38,7 @@ bench: $(VENV)/.bench ## print the benchmarks' figures, beside Bytewax and ROS w
 kafka: .kafka/$(KAFKA)/bin ## fetch Apache Kafka, for the tests that need a real one (130 MB; needs Java 17)
 
 clean: ## remove what these commands made
-	rm -rf $(VENV) .kafka .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) out .kafka .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 
 # --- set-up ---------------------------------------------------------------------------------------------------------------------------
 
