@@ -51,8 +51,8 @@ def build(config: Config, *, clock: Clock | None = None, topics: Topics | None =
     if problems:
         raise ConfigError(problems)
     runner = runners[0]
-    metrics = Metrics()
-    metrics.watch(synchronizer, time)
+    metrics = Metrics(time)
+    metrics.watch(synchronizer)
     metrics.model(runner.bundle.config.name, runner.bundle.digest, str(runner.device))
     return Daemon(config, time, hub, metrics, synchronizer, runner, sources, sinks, feeds)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from streamfuse.clock import SystemClock
 from streamfuse.interfaces import Clock
 from streamfuse.sync import Synchronizer
 from streamfuse.types import SECOND, Outcome, Prediction, Window
@@ -26,9 +26,10 @@ STAGES = ("synchronize", "prepare", "predict", "publish")
 
 
 class Metrics:
-    """The metrics of one daemon, in a registry of their own."""
+    """The metrics of one daemon, in a registry of their own. The clock times the stages."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self.registry = CollectorRegistry()
         self._queues = _Queues()
         self.registry.register(self._queues)
@@ -91,15 +92,15 @@ class Metrics:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
+        began = self._clock.monotonic()
         try:
             yield
         finally:
-            self._stages[name].observe(time.perf_counter() - began)
+            self._stages[name].observe((self._clock.monotonic() - began) / SECOND)
 
-    def watch(self, synchronizer: Synchronizer, clock: Clock) -> None:
+    def watch(self, synchronizer: Synchronizer) -> None:
         """Read the synchronizer at each scrape."""
-        self.registry.register(_Synchronizer(synchronizer, clock, lambda read: self._read(read)))
+        self.registry.register(_Synchronizer(synchronizer, self._clock, lambda read: self._read(read)))
 
     def read_on_the_loop(self, token: EventLoopToken) -> None:
         """From now on scrapes, which come on other threads, look at the pipeline only between two steps of its event loop."""

@@ -22,8 +22,8 @@ def scraped(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 
 def watched() -> tuple[Metrics, Synchronizer]:
     synchronizer = Synchronizer({"video": StreamPolicy()}, Tumbling(SECOND))
-    metrics = Metrics()
-    metrics.watch(synchronizer, ManualClock(5 * SECOND))
+    metrics = Metrics(ManualClock(5 * SECOND))
+    metrics.watch(synchronizer)
     return metrics, synchronizer
 
 

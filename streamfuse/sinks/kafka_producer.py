@@ -22,15 +22,6 @@ from streamfuse.kafka_client import Causes, checksum_problem, connect
 FOR_EVER_MS = 2**31 - 1
 PATIENCE = 10.0  # seconds without an acknowledgement until we say so
 CLOSE_TIMEOUT = 2.0
-HOPELESS = (
-    kafka.errors.AuthorizationError,
-    kafka.errors.InvalidRecordError,
-    kafka.errors.InvalidTopicError,
-    kafka.errors.MessageSizeTooLargeError,
-    kafka.errors.PolicyViolationError,
-    kafka.errors.RecordListTooLargeError,
-    kafka.errors.UnsupportedVersionError,
-)
 
 log = logging.getLogger(__name__)
 

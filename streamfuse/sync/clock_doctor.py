@@ -39,7 +39,7 @@ class Verdict(Enum):
 class ClockDoctor:
     """The clock of one stream of one key. `examine` each packet; `keep` a suspect until it is told what it was."""
 
-    __slots__ = ("_first", "_last", "_offset", "_policy", "shift", "steps", "suspects")
+    __slots__ = ("_first", "_last", "_offset", "_policy", "shift", "suspects")
 
     def __init__(self, policy: ClockPolicy) -> None:
         self._policy = policy
@@ -48,7 +48,6 @@ class ClockDoctor:
         self.suspects: list[Entry] = []
         self.shift = 0
         """What is added to event times since the last step that was re-anchored; 0 before any."""
-        self.steps = 0
 
     def examine(self, packet: Packet) -> Verdict:
         offset = packet.arrival_time - packet.event_time
@@ -83,7 +82,6 @@ class ClockDoctor:
 
     def confirm(self) -> None:
         """The suspects made a step. Under `reanchor` the shift changes by it; under `quarantine` the clock stays what it was."""
-        self.steps += 1
         if self._policy.policy == "reanchor" and self._offset is not None:
             self.shift += self._last - self._offset
             self._offset = self._last

@@ -15,7 +15,6 @@ from typing import Any
 from prometheus_client import generate_latest
 
 from streamfuse import MILLISECOND, SECOND, Anchored, Packet, Position, StreamPolicy, Synchronizer, Window
-from streamfuse.clock import SystemClock
 from streamfuse.metrics import Metrics
 from streamfuse.sync.windows import Shape
 from tests.benchmarks.workload import Decision, Outcome, Record, Workload
@@ -234,7 +233,7 @@ class _Message:
 
 def _watched(sync: Synchronizer) -> Metrics:
     metrics = Metrics()
-    metrics.watch(sync, SystemClock())
+    metrics.watch(sync)
     return metrics
 
 
