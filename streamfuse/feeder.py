@@ -94,7 +94,7 @@ class KafkaPublisher:
         max_record_bytes: int = 16 * 1024 * 1024,
         max_in_flight: int = 16 * 1024 * 1024,
     ) -> None:
-        from streamfuse.sinks.kafka_producer import RecordProducer
+        from streamfuse.kafka.producer import RecordProducer
 
         self._producer = RecordProducer(settings, "feeder", topics.values(), max_record_bytes)
         self._max_in_flight = max_in_flight

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "streamfuse"
 LAYERS = (  # each part imports its own layer and those above it, never one below
     ("types", "errors", "ledger", "logs", "notify"),
     ("interfaces", "clock", "config", "loading"),
-    ("sync", "models", "codecs", "headers", "documents", "metrics", "topics", "kafka_client", "simulation", "training"),
+    ("sync", "models", "codecs", "headers", "documents", "metrics", "topics", "kafka", "simulation", "training"),
     ("sources", "sinks", "feeder", "web"),
     ("pipeline",),
     ("daemon",),

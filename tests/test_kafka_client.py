@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from streamfuse.config import KafkaConnection
 from streamfuse.errors import ConfigError
-from streamfuse.kafka_client import Causes, Patience, checksum_problem, connection_options
+from streamfuse.kafka.client import Causes, Patience, checksum_problem, connection_options
 
 
 def test_a_plain_connection_needs_no_more_than_its_brokers() -> None:

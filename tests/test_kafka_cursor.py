@@ -11,8 +11,8 @@ from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from streamfuse.errors import InvalidRecord
-from streamfuse.sources.kafka_cursor import Commit, Gained, KafkaCursor
-from streamfuse.sources.kafka_metadata import MAX_BYTES, CommitMetadata, decode_metadata, encode_metadata
+from streamfuse.kafka.cursor import Commit, Gained, KafkaCursor
+from streamfuse.kafka.metadata import MAX_BYTES, CommitMetadata, decode_metadata, encode_metadata
 from streamfuse.types import SECOND, Cursor, Offsets
 
 NOON = 1_777_636_800 * SECOND

@@ -8,7 +8,7 @@ from typing import Self
 
 from streamfuse.codecs import encode_prediction
 from streamfuse.config import KafkaSinkSettings
-from streamfuse.sinks.kafka_producer import RecordProducer
+from streamfuse.kafka.producer import RecordProducer
 from streamfuse.types import Prediction
 
 

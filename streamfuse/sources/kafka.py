@@ -20,9 +20,9 @@ from streamfuse.codecs import Record, RecordDecoder, partition_name
 from streamfuse.config import KafkaSourceSettings
 from streamfuse.errors import SourceError
 from streamfuse.interfaces import Clock
-from streamfuse.kafka_client import Patience, checksum_problem, connect
-from streamfuse.sources.kafka_cursor import KafkaCursor
-from streamfuse.sources.kafka_poller import Delivery, Poller, require_equal_counts
+from streamfuse.kafka.client import Patience, checksum_problem, connect
+from streamfuse.kafka.cursor import KafkaCursor
+from streamfuse.kafka.poller import Delivery, Poller, require_equal_counts
 from streamfuse.types import MILLISECOND, Cursor, Item, Packet, Resume, Revoke
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from kafka.structs import OffsetAndMetadata
 
 from streamfuse.codecs import partition_name
 from streamfuse.errors import InvalidRecord
-from streamfuse.sources.kafka_metadata import decode_metadata, encode_metadata
+from streamfuse.kafka.metadata import decode_metadata, encode_metadata
 from streamfuse.types import Cursor, Offsets
 
 log = logging.getLogger(__name__)

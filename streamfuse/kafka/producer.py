@@ -17,7 +17,7 @@ from kafka import KafkaProducer
 from streamfuse.codecs import WireRecord
 from streamfuse.config import KafkaConnection
 from streamfuse.errors import SinkError
-from streamfuse.kafka_client import Causes, checksum_problem, connect
+from streamfuse.kafka.client import Causes, checksum_problem, connect
 
 FOR_EVER_MS = 2**31 - 1
 PATIENCE = 10.0  # seconds without an acknowledgement until we say so

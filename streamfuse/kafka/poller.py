@@ -20,9 +20,9 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.structs import OffsetAndMetadata
 
 from streamfuse.errors import SourceError
-from streamfuse.kafka_client import Patience
-from streamfuse.sources.kafka_cursor import Commit, Gained
-from streamfuse.sources.kafka_metadata import encode_metadata
+from streamfuse.kafka.client import Patience
+from streamfuse.kafka.cursor import Commit, Gained
+from streamfuse.kafka.metadata import encode_metadata
 
 POLL_MS = 500
 PAUSED_POLL_MS = 50  # shorter, as nothing ends the poll when there is room again

@@ -1,0 +1,188 @@
+"""What we ask of a Kafka client: the seam behind which kafka-python and confluent-kafka are exchangeable.
+
+A client of ours blocks, knows nothing of asyncio and decides nothing. What waiting cures is raised as `Passing`, what it does not cure as
+`Refused` with the cause and the fix; no error of a client's own leaves this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from streamfuse.codecs import Record, WireRecord
+
+
+class TransportError(Exception):
+    """Raised by a client; the message says what the broker or the network said."""
+
+
+class Passing(TransportError):
+    """The broker is away, or the group is in motion: trying again cures it."""
+
+
+class Outdated(Passing):
+    """The group has moved on without us: what was asked was not done, and the next poll tells what is ours now."""
+
+
+class Refused(TransportError):
+    """Waiting won't help. `cause` is what was found, `fix` what to change."""
+
+    def __init__(self, cause: str, fix: str = "check the brokers' logs") -> None:
+        super().__init__(f"{cause}; {fix}")
+        self.cause = cause
+        self.fix = fix
+
+
+class Partition(NamedTuple):
+    topic: str
+    number: int
+
+    @property
+    def name(self) -> str:
+        """As positions and cursors name it."""
+        return f"{self.topic}/{self.number}"
+
+
+class Committed(NamedTuple):
+    """What a group has committed for a partition: the next offset to read, and a text of up to 4,096 bytes."""
+
+    offset: int
+    metadata: str
+
+
+class Rebalance(NamedTuple):
+    """The group has shared out its partitions anew; `assigned` are all that are ours now.
+
+    `unbroken`: those that were ours before and still are have been nobody else's in between.
+    """
+
+    assigned: frozenset[Partition]
+    unbroken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll brought: first the rebalances, in order; then records, in the order of their offsets within a partition."""
+
+    rebalances: Sequence[Rebalance] = ()
+    records: Mapping[Partition, Sequence[Record]] = field(default_factory=dict)
+
+
+class Consumer(Protocol):
+    """A member of a group (`subscribe`), or a reader of partitions that it names itself (`assign`).
+
+    Belongs to the thread that polls; only `membership` and `close` may be called from others. Calls other than `poll` return within a few
+    seconds or raise Passing.
+    """
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Join the group; the assignment comes with a later `poll`. Range assignor: partition n of all topics goes to one member."""
+        ...
+
+    def assign(self, offsets: Mapping[Partition, int]) -> None:
+        """Read these partitions from these offsets on, outside any group."""
+        ...
+
+    def poll(self, timeout: float) -> Polled:
+        """Waits up to `timeout` seconds for records. Nothing else keeps the membership alive for longer than minutes."""
+        ...
+
+    def lagging(self, partitions: Iterable[Partition]) -> frozenset[Partition]:
+        """Those of which records may be there that no poll has brought yet: the position is behind the end as last heard, or nothing was
+        heard yet. Does not block."""
+        ...
+
+    def seek(self, partition: Partition, offset: int) -> None: ...
+
+    def pause(self, partitions: Iterable[Partition]) -> None: ...
+
+    def resume(self, partitions: Iterable[Partition]) -> None: ...
+
+    def committed(self, partitions: Iterable[Partition]) -> dict[Partition, Committed]:
+        """What the group has committed; without those for which it has nothing. Waits out a transaction that is just being committed."""
+        ...
+
+    def commit(self, offsets: Mapping[Partition, Committed]) -> None:
+        """Returns when it is durable. Raises Outdated where the group has moved on."""
+        ...
+
+    def counts(self, topics: Iterable[str]) -> dict[str, int]:
+        """Topic -> number of partitions; 0 where there is no such topic."""
+        ...
+
+    def begins(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The oldest offset of each."""
+        ...
+
+    def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The next offset of each; of a consumer that reads committed records only, the end of those."""
+        ...
+
+    def since(self, partitions: Iterable[Partition], time: int) -> dict[Partition, int]:
+        """The first offset of each whose record's timestamp is at `time` (ns UTC) or later; the end where there is none."""
+        ...
+
+    def membership(self) -> object:
+        """What a transaction shows the broker to prove that we are still a member."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group (a static member stays) and end; returns within seconds."""
+        ...
+
+
+class Producer(Protocol):
+    """Idempotent, acknowledged by all replicas, in order within a partition. May be used from any thread.
+
+    What is not acknowledged is repeated for as long as it takes.
+    """
+
+    def count(self, topic: str) -> int:
+        """The topic's number of partitions, 0 where there is none. Raises Passing where the broker does not answer."""
+        ...
+
+    def send(self, topic: str, record: WireRecord, done: Callable[[TransportError | None], None], partition: int | None = None) -> None:
+        """Hands the record over; `done` is called later, on any thread, with None when it is durable.
+
+        Without `partition` the key decides (murmur2, as Kafka's own client does it). Raises Passing where there is no room for it now.
+        """
+        ...
+
+    def close(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for what is on its way, and end."""
+        ...
+
+
+class Outgoing(NamedTuple):
+    topic: str
+    record: WireRecord
+    partition: int | None = None
+
+
+class TransactionalProducer(Protocol):
+    """Makes several records and a group's offsets durable together, or none of them. Belongs to one thread at a time."""
+
+    def open(self) -> None:
+        """End what an earlier producer with our transactional id has left open: commit what it had begun to commit, abort the rest."""
+        ...
+
+    def transact(self, records: Sequence[Outgoing], offsets: Mapping[Partition, Committed], group: str, membership: object) -> None:
+        """One transaction, from begin to commit; returns when it is durable.
+
+        Raises Outdated where the group has moved on, and nothing was done; Passing where it may or may not have been done: `close` this
+        producer, make another, `open` it, and see by `Consumer.committed` whether it was. Raises Refused where waiting won't help.
+        """
+        ...
+
+    def close(self, timeout: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """Which client this is, for logs and metrics."""
+
+    transport: str
+    version: str
+    crc32c: str
+    """`native` where checksums cost nothing worth telling."""
