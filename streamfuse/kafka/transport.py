@@ -54,11 +54,13 @@ class Committed(NamedTuple):
 class Rebalance(NamedTuple):
     """The group has shared out its partitions anew; `assigned` are all that are ours now.
 
-    `unbroken`: those that were ours before and still are have been nobody else's in between.
+    `unbroken`: those that were ours before and still are have been nobody else's in between. `membership` is what a transaction shows the
+    broker to prove that we are a member of this very generation; taken when the assignment came, so that an older one is found out.
     """
 
     assigned: frozenset[Partition]
     unbroken: bool
+    membership: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Polled:
 class Consumer(Protocol):
     """A member of a group (`subscribe`), or a reader of partitions that it names itself (`assign`).
 
-    Belongs to the thread that polls; only `membership` and `close` may be called from others. Calls other than `poll` return within a few
+    Belongs to the thread that polls. Calls other than `poll` return within a few
     seconds or raise Passing.
     """
 
@@ -121,10 +123,6 @@ class Consumer(Protocol):
 
     def since(self, partitions: Iterable[Partition], time: int) -> dict[Partition, int]:
         """The first offset of each whose record's timestamp is at `time` (ns UTC) or later; the end where there is none."""
-        ...
-
-    def membership(self) -> object:
-        """What a transaction shows the broker to prove that we are still a member."""
         ...
 
     def close(self) -> None:
