@@ -61,13 +61,16 @@ class Offsets(NamedTuple):
 class Encoded:
     """A payload as it came over the wire, not yet decoded.
 
-    `media_type` is an IANA media type (`image/jpeg`, `image/png`, `audio/L16`, `text/plain`). `rate` (Hz) and `channels` are for audio.
+    `media_type` is an IANA media type in lower case (`image/jpeg`, `image/png`, `audio/pcm`, `audio/flac`, `text/plain`). `rate` (Hz),
+    `channels` and `encoding` (the sample format: `s16le`, `s16be`, `f32le`) are for audio; without an encoding, `audio/pcm` is s16le and
+    `audio/l16` s16be.
     """
 
     data: bytes
     media_type: str
     rate: int | None = None
     channels: int | None = None
+    encoding: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
