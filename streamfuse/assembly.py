@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from streamfuse.clock import SystemClock
 from streamfuse.config import AnchoredSettings, Config, SessionSettings, SinkSettings, SlidingSettings, SourceSettings, SyncSettings
 from streamfuse.daemon import Daemon
+from streamfuse.delivery import AtLeastOnce
 from streamfuse.errors import ConfigError, Problem, StreamFuseError
 from streamfuse.interfaces import Clock, Sink, Source
 from streamfuse.metrics import Metrics
@@ -54,7 +55,8 @@ def build(config: Config, *, clock: Clock | None = None, topics: Topics | None =
     metrics = Metrics(time)
     metrics.watch(synchronizer)
     metrics.model(runner.bundle.config.name, runner.bundle.digest, str(runner.device))
-    return Daemon(config, time, hub, metrics, synchronizer, runner, sources, sinks, feeds)
+    delivery = AtLeastOnce(sources, sinks, time, metrics)
+    return Daemon(config, time, hub, metrics, synchronizer, runner, sources, sinks, delivery, feeds)
 
 
 def make_source(settings: SourceSettings, clock: Clock, topics: Topics) -> Source:

@@ -18,7 +18,7 @@ from streamfuse import pipeline
 from streamfuse.config import Config, TopicsSourceSettings
 from streamfuse.errors import DrainTimeout
 from streamfuse.feeder import feed, publish_to
-from streamfuse.interfaces import Clock, Runner, Sink, Source
+from streamfuse.interfaces import Clock, Delivery, Runner, Sink, Source
 from streamfuse.metrics import Metrics
 from streamfuse.notify import notify
 from streamfuse.sinks.jsonl import LossWriter
@@ -45,6 +45,7 @@ class Daemon:
     runner: Runner
     sources: list[Source]
     sinks: list[Sink]
+    delivery: Delivery
     feeds: list[Source]
     is_ready: bool = False
     address: tuple[str, int] | None = None
@@ -89,6 +90,7 @@ class Daemon:
             await stack.enter_async_context(sink)
         for source in self.sources:
             await stack.enter_async_context(source)
+        await stack.enter_async_context(self.delivery)
 
     async def _give_up_starting(self, stop: anyio.Event, starting: anyio.CancelScope) -> None:
         """Stopped before it was ready, it has read nothing that would have to be worked off."""
@@ -101,7 +103,7 @@ class Daemon:
             self.sources,
             self.synchronizer,
             self.runner,
-            self.sinks,
+            self.delivery,
             self.clock,
             self.metrics,
             self._lost,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from streamfuse.types import Cursor, Item, Packet, Prediction, Window
+from streamfuse.types import Cursor, Emitted, Item, Packet, Prediction, Window
 
 
 class Clock(Protocol):
@@ -53,6 +53,27 @@ class Source(Protocol):
         Called only when every prediction before the cursor is durable. Cursors only move forward.
         """
         ...
+
+    @property
+    def behind(self) -> bool:
+        """Whether records may be there that were not yielded yet. While they may, silence is ours and not the producers' (rule 6)."""
+        ...
+
+    def revoked_since(self, revokes: int) -> frozenset[str]:
+        """The partitions taken from us after the first `revokes` `Revoke`s, those included that are not yielded yet: what was made of
+        their packets before is not to be published, as another replica makes it anew."""
+        ...
+
+
+class Unshared:
+    """What a source says that reads all there is as soon as it is there, and shares it with nobody."""
+
+    @property
+    def behind(self) -> bool:
+        return False
+
+    def revoked_since(self, revokes: int) -> frozenset[str]:
+        return frozenset()
 
 
 class Sink(Protocol):
@@ -102,4 +123,29 @@ class Runner(Protocol):
 
     async def predict(self, batch: Batch) -> list[Prediction]:
         """One prediction a window, in their order, computed on the thread that owns the device."""
+        ...
+
+
+class Delivery(Protocol):
+    """Makes predictions durable, and behind them the cursor. Used as `async with delivery:`, inside the sources and sinks.
+
+    Windows whose partitions were revoked are passed over, here and in the cursor.
+    """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None: ...
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to commit."""
+        ...
+
+    async def publish(self, emitted: Sequence[Emitted], predictions: Sequence[Prediction]) -> None:
+        """Takes over these windows' predictions, in this order."""
+        ...
+
+    async def commit(self, rest: Cursor | None = None) -> None:
+        """Returns when what was published is durable, and the cursor behind it. `rest` is the whole cursor at the end of a run, when
+        every window that was emitted has been published."""
         ...

@@ -22,7 +22,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
-STAGES = ("synchronize", "prepare", "predict", "publish")
+STAGES = ("synchronize", "prepare", "predict", "publish", "commit")
 
 
 class Metrics:
@@ -41,6 +41,9 @@ class Metrics:
         )
         self._absences: dict[tuple[str, str], Counter] = {}
         self._revisions = Counter("streamfuse_window_revisions", "Windows emitted again with late packets", registry=self.registry)
+        self._stale = Counter(
+            "streamfuse_windows_stale", "Windows not published, as their partitions moved to another replica", registry=self.registry
+        )
         self._predictions = Counter("streamfuse_predictions", "Predictions published, by label", ["label"], registry=self.registry)
         self._latency = Histogram(
             "streamfuse_end_to_end_seconds",
@@ -77,6 +80,10 @@ class Metrics:
         seconds = (now - prediction.end) / SECOND
         if 0 <= seconds < 3600:
             self._latency.observe(seconds)
+
+    def stale(self, windows: int) -> None:
+        if windows:
+            self._stale.inc(windows)
 
     def committed(self) -> None:
         self._commits.inc()

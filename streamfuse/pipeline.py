@@ -12,30 +12,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from streamfuse.interfaces import Batch, Clock, Runner, Sink, Source
+from streamfuse.interfaces import Batch, Clock, Delivery, Runner, Source
 from streamfuse.metrics import Metrics
 from streamfuse.sync import Synchronizer
-from streamfuse.types import SECOND, Cursor, Item, Loss, Offsets, Outcome, Packet, Prediction, Window
+from streamfuse.types import MILLISECOND, SECOND, Emitted, Item, Loss, Outcome, Packet, Prediction, Revoke, Window
 
 T = TypeVar("T")
 
-Delivery = tuple[int, Sequence[Item] | None]  # which source, and a batch of its items; None: its input has ended
+MOST_BATCHES = 4  # read ahead of the synchronizer: a batch may hold megabytes
+
+LOOK_AGAIN = 20 * MILLISECOND  # whether a source is still behind
+
+Read = tuple[int, Sequence[Item] | None]  # which source, and a batch of its items; None: its input has ended
+Prepared = tuple[Sequence[Emitted], Batch]
+Predicted = tuple[Sequence[Emitted], Sequence[Prediction]]
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What the stages work with. `lost` takes what no window got, for the side output. Bounds are items in a channel; times are ns."""
+    """What the stages work with; all of it is open. `lost` takes what no window got, for the side output.
+
+    Bounds are items in a channel; times are ns.
+    """
 
     sources: Sequence[Source]
     synchronizer: Synchronizer
     runner: Runner
-    sinks: Sequence[Sink]
+    delivery: Delivery
     clock: Clock
     metrics: Metrics
     lost: Callable[[Sequence[Loss]], Awaitable[None]]
@@ -47,13 +56,13 @@ class Pipeline:
 async def run(pipeline: Pipeline, stop: anyio.Event) -> None:
     """Run until every source has ended, or until `stop` is set and what was read is published and committed.
 
-    Sources, sinks and the runner are open, and stay the caller's. The end of input closes the open windows; being stopped leaves them
+    All parts are open, and stay the caller's. The end of input closes the open windows; being stopped leaves them
     open and uncommitted, for the next run to complete (rule 9). Any error of a part ends the run and is raised.
     """
-    items_in, items = anyio.create_memory_object_stream[Delivery](pipeline.queue)
-    windows_in, windows = anyio.create_memory_object_stream[Window](pipeline.queue)
-    batches_in, batches = anyio.create_memory_object_stream[Batch](1)
-    done_in, done = anyio.create_memory_object_stream[tuple[Sequence[Window], Sequence[Prediction]]](2)
+    items_in, items = anyio.create_memory_object_stream[Read](min(pipeline.queue, MOST_BATCHES))
+    windows_in, windows = anyio.create_memory_object_stream[Emitted](pipeline.queue)
+    batches_in, batches = anyio.create_memory_object_stream[Prepared](1)
+    done_in, done = anyio.create_memory_object_stream[Predicted](2)
     for name, channel in (("items", items_in), ("windows", windows_in), ("batches", batches_in), ("predictions", done_in)):
         pipeline.metrics.watch_queue(name, lambda channel=channel: channel.statistics().current_buffer_used)  # type: ignore[misc]
 
@@ -65,7 +74,7 @@ async def run(pipeline: Pipeline, stop: anyio.Event) -> None:
         stages.start_soon(_publish, pipeline, done)
 
 
-async def _read(pipeline: Pipeline, out: MemoryObjectSendStream[Delivery], stop: anyio.Event) -> None:
+async def _read(pipeline: Pipeline, out: MemoryObjectSendStream[Read], stop: anyio.Event) -> None:
     """One task per source; all of them end when it is time to stop."""
 
     async def read(number: int, source: Source) -> None:
@@ -86,37 +95,52 @@ async def _read(pipeline: Pipeline, out: MemoryObjectSendStream[Delivery], stop:
 
 
 async def _synchronize(
-    pipeline: Pipeline, items: MemoryObjectReceiveStream[Delivery], out: MemoryObjectSendStream[Window], stop: anyio.Event
+    pipeline: Pipeline, items: MemoryObjectReceiveStream[Read], out: MemoryObjectSendStream[Emitted], stop: anyio.Event
 ) -> None:
     """Feed the synchronizer, and tell it how long nothing came.
 
-    Only time in which the channel was empty and we were free to take more counts as waiting (rule 6): an item that was there at once
-    means a backlog, in which nothing can be said about silence, and time blocked by the stages after us is ours.
+    Only time counts as waiting (rule 6) in which the channel was empty, we were free to take more, and no source had more for us than it
+    had yielded: an item that was there at once means a backlog, in which nothing can be said about silence.
     """
     synchronizer, clock, metrics = pipeline.synchronizer, pipeline.clock, pipeline.metrics
     ends = _Ends(pipeline.sources)
+    revokes = [0] * len(pipeline.sources)
     since = clock.monotonic()
+
+    async def emit(windows: Sequence[Window]) -> None:
+        losses = synchronizer.take_losses()
+        if losses:
+            await _report(pipeline, losses)
+        counts = tuple(revokes)
+        for window in windows:
+            metrics.window(window)
+            await out.send(Emitted(window, counts))
+
     async with items, out:
         while True:
             windows: list[Window] = []
             try:
-                delivery = items.receive_nowait()
+                read = items.receive_nowait()
                 since = clock.monotonic()
             except anyio.WouldBlock:
-                delivery = None
+                read = None
+                behind = any(source.behind for source in pipeline.sources)
                 wait = synchronizer.until_next()
+                if behind and wait is not None:
+                    wait = max(wait, LOOK_AGAIN)  # this time does not count, so that the wait would not shorten
                 with anyio.move_on_after(math.inf if wait is None else wait / SECOND):
                     try:
-                        delivery = await items.receive()
+                        read = await items.receive()
                     except anyio.EndOfStream:
                         break
                 now = clock.monotonic()
-                windows += synchronizer.elapse(now - since)
+                if not behind and (read is not None or not any(source.behind for source in pipeline.sources)):
+                    windows += synchronizer.elapse(now - since)
                 since = now
             except anyio.EndOfStream:
                 break
-            if delivery is not None:
-                source, batch = delivery
+            if read is not None:
+                source, batch = read
                 with metrics.stage("synchronize"):
                     if batch is None:
                         for stream, key in ends.ended(source):
@@ -124,84 +148,57 @@ async def _synchronize(
                     else:
                         ends.saw(source, batch)
                         windows += synchronizer.push_all(batch)
-            losses = synchronizer.take_losses()
-            if losses:
-                await _report(pipeline, losses)
-            if windows:
-                before = clock.monotonic()
-                for window in windows:
-                    metrics.window(window)
-                    await out.send(window)
-                since += clock.monotonic() - before
+                        revokes[source] += sum(isinstance(item, Revoke) for item in batch)
+            before = clock.monotonic()
+            await emit(windows)
+            since += clock.monotonic() - before
         if not stop.is_set():
-            for window in synchronizer.finish():
-                metrics.window(window)
-                await out.send(window)
-            losses = synchronizer.take_losses()
-            if losses:
-                await _report(pipeline, losses)
+            await emit(synchronizer.finish())
 
 
-async def _prepare(pipeline: Pipeline, windows: MemoryObjectReceiveStream[Window], out: MemoryObjectSendStream[Batch]) -> None:
+async def _prepare(pipeline: Pipeline, windows: MemoryObjectReceiveStream[Emitted], out: MemoryObjectSendStream[Prepared]) -> None:
     """Micro-batches without a timer: one window, and whatever else waits. A lone window never waits; the batch grows with the load."""
     async with windows, out:
         async for first in windows:
             together = _and_waiting(first, windows, pipeline.max_batch)
             pipeline.metrics.batch(len(together))
             with pipeline.metrics.stage("prepare"):
-                batch = await pipeline.runner.prepare(together)
+                batch = await pipeline.runner.prepare([emitted.window for emitted in together])
             if batch.undecodable:
                 await _report(pipeline, [_undecodable(pipeline, packet, why) for packet, why in batch.undecodable])
-            await out.send(batch)
+            await out.send((together, batch))
 
 
-async def _predict(
-    pipeline: Pipeline,
-    batches: MemoryObjectReceiveStream[Batch],
-    out: MemoryObjectSendStream[tuple[Sequence[Window], Sequence[Prediction]]],
-) -> None:
+async def _predict(pipeline: Pipeline, batches: MemoryObjectReceiveStream[Prepared], out: MemoryObjectSendStream[Predicted]) -> None:
     async with batches, out:
-        async for batch in batches:
+        async for together, batch in batches:
             with pipeline.metrics.stage("predict"):
                 predictions = await pipeline.runner.predict(batch)
-            await out.send((batch.windows, predictions))
+            await out.send((together, predictions))
 
 
-async def _publish(pipeline: Pipeline, done: MemoryObjectReceiveStream[tuple[Sequence[Window], Sequence[Prediction]]]) -> None:
-    """Publish, and when predictions are durable, commit the cursor behind them: every `commit_interval`, and at the end."""
-    progress = _Progress()
-    committed_at = pipeline.clock.monotonic()
+async def _publish(pipeline: Pipeline, done: MemoryObjectReceiveStream[Predicted]) -> None:
+    """Publish, and commit every `commit_interval` and at the end."""
+    delivery, clock = pipeline.delivery, pipeline.clock
+    committed_at = clock.monotonic()
     async with done:
         while True:
-            left = committed_at + pipeline.commit_interval - pipeline.clock.monotonic()
-            delivery = None
-            with anyio.move_on_after(max(0, left) / SECOND if progress.moved else math.inf):
+            left = committed_at + pipeline.commit_interval - clock.monotonic()
+            predicted = None
+            with anyio.move_on_after(max(0, left) / SECOND if delivery.pending else math.inf):
                 try:
-                    delivery = await done.receive()
+                    predicted = await done.receive()
                 except anyio.EndOfStream:
                     break
-            if delivery is not None:
-                windows, predictions = delivery
+            if predicted is not None:
                 with pipeline.metrics.stage("publish"):
-                    for sink in pipeline.sinks:
-                        await sink.publish(predictions)
-                now = pipeline.clock.now()
-                for prediction in predictions:
-                    pipeline.metrics.published(prediction, now)
-                for window in windows:
-                    progress.add(window.cursor)
-            if progress.moved and pipeline.clock.monotonic() - committed_at >= pipeline.commit_interval:
-                await _commit(pipeline, progress.cursor())
-                committed_at = pipeline.clock.monotonic()
-    # All that was emitted is durable: what is no longer needed includes packets that no window wanted.
-    progress.add(pipeline.synchronizer.cursor())
-    await _commit(pipeline, progress.cursor())
-
-
-async def _commit(pipeline: Pipeline, cursor: Cursor) -> None:
-    for source in pipeline.sources:
-        await source.commit(cursor)
-    pipeline.metrics.committed()
+                    await delivery.publish(*predicted)
+            if delivery.pending and clock.monotonic() - committed_at >= pipeline.commit_interval:
+                with pipeline.metrics.stage("commit"):
+                    await delivery.commit()
+                committed_at = clock.monotonic()
+    # All that was emitted is durable by this: what is no longer needed includes packets that no window wanted.
+    await delivery.commit(pipeline.synchronizer.cursor())
 
 
 async def _report(pipeline: Pipeline, losses: Sequence[Loss]) -> None:
@@ -223,30 +220,6 @@ def _and_waiting(first: T, channel: MemoryObjectReceiveStream[T], most: int) -> 
         except (anyio.WouldBlock, anyio.EndOfStream):
             break
     return taken
-
-
-@dataclass(slots=True)
-class _Progress:
-    """The cursors of the windows that are durable, merged."""
-
-    offsets: dict[str, Offsets] = field(default_factory=dict)
-    watermarks: dict[str, int] = field(default_factory=dict)
-    moved: bool = False
-
-    def add(self, cursor: Cursor | None) -> None:
-        if cursor is None:
-            return
-        self.moved = True
-        self.offsets.update(cursor.offsets)
-        for key, watermark in cursor.watermarks.items():
-            if watermark is None:
-                self.watermarks.pop(key, None)
-            else:
-                self.watermarks[key] = watermark
-
-    def cursor(self) -> Cursor:
-        self.moved = False
-        return Cursor(dict(self.offsets), dict(self.watermarks))
 
 
 class _Ends:

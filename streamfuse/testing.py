@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from streamfuse.interfaces import Batch, Clock
+from streamfuse.interfaces import Batch, Clock, Unshared
 from streamfuse.simulation.faults import inject
 from streamfuse.types import Absence, Cursor, Item, Packet, Prediction, Resume, Window
 
@@ -38,7 +38,7 @@ class _Opened:
         return None
 
 
-class MemorySource(_Opened):
+class MemorySource(_Opened, Unshared):
     """Yields the batches that it was given; `committed` is the last cursor. Another with the same items and `resume` goes on from it."""
 
     def __init__(self, batches: Sequence[Sequence[Item]], *, name: str = "memory", resume: Cursor | None = None) -> None:

@@ -199,6 +199,13 @@ class Window:
         return WindowId(self.key, self.start, self.end, self.revision)
 
 
+class Emitted(NamedTuple):
+    """A window on its way through the pipeline, and how many `Revoke`s of each source the synchronizer had taken in before it."""
+
+    window: Window
+    revokes: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a model says about one window.

@@ -17,7 +17,7 @@ LAYERS = (  # each part imports its own layer and those above it, never one belo
     ("types", "errors", "ledger", "logs", "notify"),
     ("interfaces", "clock", "config", "loading"),
     ("sync", "models", "codecs", "headers", "documents", "metrics", "topics", "kafka", "simulation", "training"),
-    ("sources", "sinks", "feeder", "web"),
+    ("sources", "sinks", "feeder", "web", "delivery"),
     ("pipeline",),
     ("daemon",),
     ("assembly", "view"),

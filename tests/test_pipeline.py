@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import anyio
 import pytest
 
+from streamfuse.delivery import AtLeastOnce
 from streamfuse.errors import SinkError
 from streamfuse.interfaces import Sink, Source
 from streamfuse.metrics import Metrics
@@ -36,7 +37,8 @@ def pipeline(
         if lost is not None:
             lost.extend(losses)
 
-    return Pipeline(sources, sync, runner or MemoryRunner(), [sink], ManualClock(), Metrics(), keep)
+    clock, metrics = ManualClock(), Metrics()
+    return Pipeline(sources, sync, runner or MemoryRunner(), AtLeastOnce(sources, [sink], clock, metrics), clock, metrics, keep)
 
 
 class Endless(MemorySource):

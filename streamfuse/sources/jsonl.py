@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from streamfuse.config import JsonlSourceSettings
 from streamfuse.errors import SourceError
-from streamfuse.interfaces import Clock
+from streamfuse.interfaces import Clock, Unshared
 from streamfuse.sources.lines import LineReader, LineSplitter
 from streamfuse.sources.state import State
 from streamfuse.types import Cursor, Item, Packet, Position, Resume
@@ -30,7 +30,7 @@ FIRST_POLL, LAST_POLL = 0.05, 1.0
 """Seconds between two looks at the end of a file that is followed: the first, and the longest."""
 
 
-class JsonlSource:
+class JsonlSource(Unshared):
     """One packet a line, at its own event time; a line that can't be one is a `Loss` with its number.
 
     The partition is the path with the checksum of the file's first line (`notes.jsonl#1f0a83c2`), the offset the line,

@@ -19,7 +19,7 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from streamfuse.codecs import Record, RecordDecoder, partition_name
 from streamfuse.config import KafkaSourceSettings
 from streamfuse.errors import SourceError
-from streamfuse.interfaces import Clock
+from streamfuse.interfaces import Clock, Unshared
 from streamfuse.kafka.client import Patience, checksum_problem, connect
 from streamfuse.kafka.cursor import KafkaCursor
 from streamfuse.kafka.poller import Delivery, Poller, require_equal_counts
@@ -28,7 +28,7 @@ from streamfuse.types import MILLISECOND, Cursor, Item, Packet, Resume, Revoke
 log = logging.getLogger(__name__)
 
 
-class KafkaSource:
+class KafkaSource(Unshared):
     """Reads all topics of its streams as a member of its group; all streams of a key land on one replica (Range, equal partition counts).
 
     Entering waits for the broker and the topics, as long as it takes, and says so in the log; it raises SourceError where waiting won't

@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from streamfuse.config import MediaSourceSettings
 from streamfuse.errors import SourceError
-from streamfuse.interfaces import Clock
+from streamfuse.interfaces import Clock, Unshared
 from streamfuse.sources.blocking import Bridge, Stop
 from streamfuse.sources.container import Container, Read
 from streamfuse.sources.pacing import Pacer, origin
@@ -31,7 +31,7 @@ FIRST_WAIT, LAST_WAIT = SECOND // 2, 10 * SECOND
 """ns between two attempts to reach a live input again."""
 
 
-class MediaSource:
+class MediaSource(Unshared):
     """One key per file, all from the same instant on, their packets decoded (`Image`, `Audio`, text) and merged by
     event time. The partitions are `clip.mp4/video` and so on, the offset counts the track's frames, chunks or captions.
 

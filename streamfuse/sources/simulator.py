@@ -14,7 +14,7 @@ import anyio.to_thread
 import cv2
 
 from streamfuse.config import SimulatorSourceSettings
-from streamfuse.interfaces import Clock
+from streamfuse.interfaces import Clock, Unshared
 from streamfuse.simulation.faults import inject
 from streamfuse.simulation.room import Room
 from streamfuse.simulation.timeline import Segment
@@ -32,7 +32,7 @@ AHEAD = 40
 _BLOCK = 60 * SECOND
 
 
-class SimulatorSource:
+class SimulatorSource(Unshared):
     """Rooms `room-1`, `room-2`, ... as streams `video` (JPEG), `audio` (16-bit PCM), `text` (captions) and, where
     asked for, `truth` (the label, as text).
 

@@ -10,14 +10,14 @@ from typing import Self
 from streamfuse.codecs import Record, RecordDecoder, partition_name
 from streamfuse.config import TopicsSourceSettings
 from streamfuse.errors import SourceError
-from streamfuse.interfaces import Clock
+from streamfuse.interfaces import Clock, Unshared
 from streamfuse.topics import Subscription, Topics
 from streamfuse.types import Cursor, Item, Resume
 
 GROUP = "streamfuse"
 
 
-class TopicsSource:
+class TopicsSource(Unshared):
     """Reads all its topics in the order of publishing, from the group's cursor, or from the oldest record where
     there is none.
 
