@@ -8,7 +8,7 @@ from typing import Self
 
 from streamfuse.interfaces import Clock, Sink, Source
 from streamfuse.metrics import Metrics
-from streamfuse.types import Cursor, Emitted, Offsets, Prediction, Window
+from streamfuse.types import Cursor, Emitted, Offsets, Prediction, Rest, Window
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -37,7 +37,7 @@ class AtLeastOnce:
         return self._progress.moved
 
     async def publish(self, emitted: Sequence[Emitted], predictions: Sequence[Prediction]) -> None:
-        gone = revoked(self._sources, emitted)
+        gone = revoked(self._sources, [one.revokes for one in emitted])
         ours = [p for one, p, lost in zip(emitted, predictions, gone, strict=True) if not (lost and is_stale(one.window, lost))]
         for sink in self._sinks:
             await sink.publish(ours)
@@ -48,9 +48,9 @@ class AtLeastOnce:
         for one, lost in zip(emitted, gone, strict=True):
             self._progress.add(one.window, lost)
 
-    async def commit(self, rest: Cursor | None = None) -> None:
-        if rest is not None:
-            self._progress.update(rest)
+    async def commit(self, rest: Rest | None = None) -> None:
+        if rest is not None and not any(revoked(self._sources, [rest.revokes])):
+            self._progress.update(rest.cursor)
         cursor = self._progress.take()
         for source in self._sources:
             await source.commit(cursor)
@@ -90,14 +90,15 @@ class Progress:
         return Cursor(dict(self._offsets), dict(self._watermarks))
 
 
-def revoked(sources: Sequence[Source], emitted: Iterable[Emitted]) -> list[frozenset[str]]:
-    """For each of these windows, the partitions that were taken from us since it was emitted."""
+def revoked(sources: Sequence[Source], counts: Iterable[tuple[int, ...]]) -> list[frozenset[str]]:
+    """For each of these counts of `Revoke`s (one a source), the partitions that were taken from us since."""
     known: dict[tuple[int, ...], frozenset[str]] = {}
     gone = []
-    for _, counts in emitted:
-        if counts not in known:
-            known[counts] = NOTHING.union(*(source.revoked_since(count) for source, count in zip(sources, counts, strict=True)))
-        gone.append(known[counts])
+    for of_sources in counts:
+        if of_sources not in known:
+            since = (source.revoked_since(count) for source, count in zip(sources, of_sources, strict=True))
+            known[of_sources] = NOTHING.union(*since)
+        gone.append(known[of_sources])
     return gone
 
 

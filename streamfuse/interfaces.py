@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from streamfuse.types import Cursor, Emitted, Item, Packet, Prediction, Window
+from streamfuse.types import Cursor, Emitted, Item, Packet, Prediction, Rest, Window
 
 
 class Clock(Protocol):
@@ -145,7 +145,6 @@ class Delivery(Protocol):
         """Takes over these windows' predictions, in this order."""
         ...
 
-    async def commit(self, rest: Cursor | None = None) -> None:
-        """Returns when what was published is durable, and the cursor behind it. `rest` is the whole cursor at the end of a run, when
-        every window that was emitted has been published."""
+    async def commit(self, rest: Rest | None = None) -> None:
+        """Returns when what was published is durable, and the cursor behind it; `rest` comes with the last call."""
         ...

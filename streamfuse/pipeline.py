@@ -21,7 +21,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from streamfuse.interfaces import Batch, Clock, Delivery, Runner, Source
 from streamfuse.metrics import Metrics
 from streamfuse.sync import Synchronizer
-from streamfuse.types import MILLISECOND, SECOND, Emitted, Item, Loss, Outcome, Packet, Prediction, Revoke, Window
+from streamfuse.types import MILLISECOND, SECOND, Emitted, Item, Loss, Outcome, Packet, Prediction, Rest, Revoke, Window
 
 T = TypeVar("T")
 
@@ -68,10 +68,11 @@ async def run(pipeline: Pipeline, stop: anyio.Event) -> None:
 
     async with anyio.create_task_group() as stages:
         stages.start_soon(_read, pipeline, items_in, stop)
-        stages.start_soon(_synchronize, pipeline, items, windows_in, stop)
+        revokes = [0] * len(pipeline.sources)
+        stages.start_soon(_synchronize, pipeline, items, windows_in, revokes, stop)
         stages.start_soon(_prepare, pipeline, windows, batches_in)
         stages.start_soon(_predict, pipeline, batches, done_in)
-        stages.start_soon(_publish, pipeline, done)
+        stages.start_soon(_publish, pipeline, done, revokes)
 
 
 async def _read(pipeline: Pipeline, out: MemoryObjectSendStream[Read], stop: anyio.Event) -> None:
@@ -95,16 +96,15 @@ async def _read(pipeline: Pipeline, out: MemoryObjectSendStream[Read], stop: any
 
 
 async def _synchronize(
-    pipeline: Pipeline, items: MemoryObjectReceiveStream[Read], out: MemoryObjectSendStream[Emitted], stop: anyio.Event
+    pipeline: Pipeline, items: MemoryObjectReceiveStream[Read], out: MemoryObjectSendStream[Emitted], revokes: list[int], stop: anyio.Event
 ) -> None:
-    """Feed the synchronizer, and tell it how long nothing came.
+    """Feed the synchronizer, and tell it how long nothing came. Counts each source's `revokes`.
 
     Only time counts as waiting (rule 6) in which the channel was empty, we were free to take more, and no source had more for us than it
     had yielded: an item that was there at once means a backlog, in which nothing can be said about silence.
     """
     synchronizer, clock, metrics = pipeline.synchronizer, pipeline.clock, pipeline.metrics
     ends = _Ends(pipeline.sources)
-    revokes = [0] * len(pipeline.sources)
     since = clock.monotonic()
 
     async def emit(windows: Sequence[Window]) -> None:
@@ -177,7 +177,7 @@ async def _predict(pipeline: Pipeline, batches: MemoryObjectReceiveStream[Prepar
             await out.send((together, predictions))
 
 
-async def _publish(pipeline: Pipeline, done: MemoryObjectReceiveStream[Predicted]) -> None:
+async def _publish(pipeline: Pipeline, done: MemoryObjectReceiveStream[Predicted], revokes: Sequence[int]) -> None:
     """Publish, and commit every `commit_interval` and at the end."""
     delivery, clock = pipeline.delivery, pipeline.clock
     committed_at = clock.monotonic()
@@ -198,7 +198,7 @@ async def _publish(pipeline: Pipeline, done: MemoryObjectReceiveStream[Predicted
                     await delivery.commit()
                 committed_at = clock.monotonic()
     # All that was emitted is durable by this: what is no longer needed includes packets that no window wanted.
-    await delivery.commit(pipeline.synchronizer.cursor())
+    await delivery.commit(Rest(pipeline.synchronizer.cursor(), tuple(revokes)))
 
 
 async def _report(pipeline: Pipeline, losses: Sequence[Loss]) -> None:

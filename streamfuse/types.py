@@ -206,6 +206,13 @@ class Emitted(NamedTuple):
     revokes: tuple[int, ...]
 
 
+class Rest(NamedTuple):
+    """The whole cursor at the end of a run, when every window has been published, and how many `Revoke`s of each source are in it."""
+
+    cursor: Cursor
+    revokes: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a model says about one window.
