@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "streamfuse"
 LAYERS = (  # each part imports its own layer and those above it, never one below
     ("types", "errors", "ledger", "logs", "notify"),
     ("interfaces", "clock", "config", "loading"),
-    ("sync", "models", "codecs", "headers", "documents", "metrics", "topics", "kafka", "simulation", "training"),
-    ("sources", "sinks", "feeder", "web", "delivery"),
+    ("sync", "models", "codecs", "headers", "lengths", "documents", "metrics", "topics", "kafka", "simulation", "training", "delivery"),
+    ("sources", "sinks", "feeder", "web"),
     ("pipeline",),
     ("daemon",),
     ("assembly", "view"),
