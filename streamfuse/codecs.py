@@ -20,7 +20,6 @@ time, key -> key.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -35,7 +34,19 @@ from streamfuse.documents import (
 )
 from streamfuse.errors import InvalidRecord, RecordError, UndecodablePayload
 from streamfuse.headers import Attributes, Headers
-from streamfuse.types import SECOND, Audio, Encoded, Image, Loss, Outcome, Packet, Payload, Position, Prediction
+from streamfuse.types import (
+    SECOND,
+    Audio,
+    Encoded,
+    Image,
+    Loss,
+    Outcome,
+    Packet,
+    Payload,
+    Prediction,
+    Record,
+    partition_name,
+)
 
 __all__ = [
     "Record",
@@ -79,33 +90,6 @@ class WireRecord(NamedTuple):
     timestamp: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A record as it stands in a topic. `timestamp` in ns UTC, negative where there is none."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    timestamp: int
-
-    @property
-    def position(self) -> Position:
-        return Position(partition_name(self.topic, self.partition), self.offset)
-
-    @property
-    def size(self) -> int:
-        """Bytes of key, value and headers."""
-        described = sum(len(name) + len(value or b"") for name, value in self.headers)
-        return len(self.key or b"") + len(self.value or b"") + described
-
-
-def partition_name(topic: str, partition: int) -> str:
-    return f"{topic}/{partition}"
-
-
 # --- decoding ---------------------------------------------------------------------------------------------------------
 
 
@@ -132,7 +116,7 @@ class RecordDecoder:
                 detail=f"{record.topic}/{record.partition} at offset {record.offset}: {error}",
                 position=record.position,
                 event_time=_known_event_time(record),
-                record=record.value,
+                record=record,
             )
 
     def _packet(self, record: Record) -> Packet:
@@ -159,6 +143,7 @@ class RecordDecoder:
             position=record.position,
             arrival_time=record.timestamp if record.timestamp >= 0 else event_time,
             id=f"{attributes.required('ce_source')}#{attributes.required('ce_id')}" if is_event else "",
+            original=record,
         )
 
     def _stream(self, topic: str, attributes: Attributes) -> str:

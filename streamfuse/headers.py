@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 from streamfuse.errors import InvalidRecord
-
-Headers = tuple[tuple[str, bytes | None], ...]
+from streamfuse.types import Headers as Headers
 
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
 _DIGITS = re.compile(r"-?[0-9]{1,19}")

@@ -21,7 +21,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from streamfuse.interfaces import Batch, Clock, Delivery, Runner, Source
 from streamfuse.metrics import Metrics
 from streamfuse.sync import Synchronizer
-from streamfuse.types import MILLISECOND, SECOND, Emitted, Item, Loss, Outcome, Packet, Prediction, Rest, Revoke, Window
+from streamfuse.types import MILLISECOND, SECOND, Emitted, Item, Loss, Outcome, Packet, Prediction, Rest, Revoke, Stage, Window
 
 T = TypeVar("T")
 
@@ -209,7 +209,17 @@ async def _report(pipeline: Pipeline, losses: Sequence[Loss]) -> None:
 
 def _undecodable(pipeline: Pipeline, packet: Packet, why: str) -> Loss:
     pipeline.synchronizer.ledger.found_undecodable(packet.stream)
-    return Loss(packet.stream, packet.key, Outcome.UNDECODABLE, why, packet.position, packet.event_time, packet)
+    return Loss(
+        packet.stream,
+        packet.key,
+        Outcome.UNDECODABLE,
+        why,
+        packet.position,
+        packet.event_time,
+        packet,
+        packet.original,
+        Stage.PREPARE,
+    )
 
 
 def _and_waiting(first: T, channel: MemoryObjectReceiveStream[T], most: int) -> list[T]:

@@ -43,6 +43,14 @@ class Absence(StrEnum):
     CLOCK = "clock"  # the stream's packets were quarantined for their event times
 
 
+class Stage(StrEnum):
+    """Where a record was found to be of no use."""
+
+    DECODE = "decode"  # at its source: its headers, its size, or a payload that can be judged at once
+    SYNCHRONIZE = "synchronize"  # its event time or its stream
+    PREPARE = "prepare"  # its payload, when the model's turn came
+
+
 class Position(NamedTuple):
     """Where a record stands in its source: the partition's name and the record's own offset in it."""
 
@@ -55,6 +63,36 @@ class Offsets(NamedTuple):
 
     needed: int
     seen: int
+
+
+def partition_name(topic: str, partition: int) -> str:
+    return f"{topic}/{partition}"
+
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as it stands in a topic. `timestamp` in ns UTC, negative where there is none."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp: int
+
+    @property
+    def position(self) -> Position:
+        return Position(partition_name(self.topic, self.partition), self.offset)
+
+    @property
+    def size(self) -> int:
+        """Bytes of key, value and headers."""
+        described = sum(len(name) + len(value or b"") for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + described
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +136,7 @@ class Packet:
     It covers `[event_time, event_time + duration)`; a duration of 0 is an instant. `arrival_time` is when the first trusted machine saw it
     (the broker's or our own receipt; for recordings, which never arrived, the event time). `id` is the producer's own name for it
     (CloudEvents `source` + `id`), empty where it has none; two packets of a stream with one id are duplicates.
+    `original` is the record that it was made of, where it came from a topic; it says nothing about the packet.
     """
 
     stream: str
@@ -108,6 +147,7 @@ class Packet:
     position: Position
     arrival_time: int
     id: str = ""
+    original: Record | None = field(default=None, compare=False, repr=False)
 
     @property
     def end(self) -> int:
@@ -118,7 +158,8 @@ class Packet:
 class Loss:
     """A received record that no window will get, with the reason: it is counted and goes to the side output, never silently away.
 
-    `detail` is a sentence saying what was expected, what was found, what to change. `record` is the original value, where it is known.
+    `detail` is a sentence saying what was expected, what was found, what to change. `record` is what stands in the topic, where it came
+    from one.
     """
 
     stream: str
@@ -128,7 +169,8 @@ class Loss:
     position: Position | None = None
     event_time: int | None = None
     packet: Packet | None = None
-    record: bytes | None = field(default=None, repr=False)
+    record: Record | None = field(default=None, repr=False)
+    stage: Stage = Stage.DECODE
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,8 +251,9 @@ def test_a_null_value_is_undecodable() -> None:
 
 
 def test_text_that_is_not_utf8_is_undecodable_and_keeps_its_bytes() -> None:
-    loss = loss_of(record(b"gr\xfc\xdf", topic="room.text"))
-    assert (loss.reason, loss.record, loss.event_time) == (Outcome.UNDECODABLE, b"gr\xfc\xdf", NOON)
+    sent = record(b"gr\xfc\xdf", topic="room.text")
+    loss = loss_of(sent)
+    assert (loss.reason, loss.record, loss.event_time) == (Outcome.UNDECODABLE, sent, NOON)
     assert "found byte 0xfc at 2" in loss.detail
 
 

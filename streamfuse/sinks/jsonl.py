@@ -60,19 +60,21 @@ class LossWriter:
 
 def loss_to_json(loss: Loss) -> str:
     """One line of JSON. `bytes` is the size of the original value, where it is known."""
+    record = loss.record or (loss.packet.original if loss.packet else None)
     position = loss.position or (loss.packet.position if loss.packet else None)
     event_time = loss.event_time if loss.event_time is not None or loss.packet is None else loss.packet.event_time
     document: dict[str, Any] = {
         "stream": loss.stream,
         "key": loss.key,
         "reason": str(loss.reason),
+        "stage": str(loss.stage),
         "detail": loss.detail,
         "event_time": None if event_time is None else _time_text(event_time),
         "event_time_ns": event_time,
         "partition": position.partition if position else None,
         "offset": position.offset if position else None,
         "id": loss.packet.id if loss.packet else "",
-        "bytes": None if loss.record is None else len(loss.record),
+        "bytes": None if record is None or record.value is None else len(record.value),
     }
     return json.dumps(document, separators=(",", ":"))
 

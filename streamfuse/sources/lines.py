@@ -15,7 +15,6 @@ from streamfuse.types import SECOND, Loss, Outcome, Packet, Position
 MAX_DURATION = 3600 * SECOND
 MAX_INSTANT = 1 << 63
 """ns UTC as 64 bits hold them: up to the year 2262."""
-_KEPT = 4096  # bytes of a bad line that its Loss keeps
 _TIME_NAMES = ("timestamp", "ts", "time", "datetime", "date", "created_at", "eventTime")
 
 
@@ -68,7 +67,6 @@ class LineReader:
                 detail=f"{self.name}, line {position.offset + 1}: {error}",
                 position=position,
                 event_time=event_time,
-                record=line[:_KEPT],
             )
 
 

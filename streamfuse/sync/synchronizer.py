@@ -33,6 +33,7 @@ from streamfuse.types import (
     Position,
     Resume,
     Revoke,
+    Stage,
     Window,
 )
 
@@ -592,7 +593,9 @@ _NOWHERE = Position("", -1)
 
 
 def _loss(packet: Packet, reason: Outcome, detail: str) -> Loss:
-    return Loss(packet.stream, packet.key, reason, detail, packet.position, packet.event_time, packet)
+    return Loss(
+        packet.stream, packet.key, reason, detail, packet.position, packet.event_time, packet, packet.original, Stage.SYNCHRONIZE
+    )
 
 
 def _shifted(packet: Packet, shift: int) -> Packet:
@@ -605,4 +608,5 @@ def _shifted(packet: Packet, shift: int) -> Packet:
         packet.position,
         packet.arrival_time,
         packet.id,
+        packet.original,
     )

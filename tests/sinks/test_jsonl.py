@@ -17,7 +17,7 @@ from streamfuse.config import JsonlSinkSettings
 from streamfuse.documents import prediction_from_json, prediction_to_json
 from streamfuse.errors import SinkError
 from streamfuse.sinks.jsonl import JsonlSink, LossWriter, loss_to_json
-from streamfuse.types import Loss, Outcome, Packet, Position, Prediction
+from streamfuse.types import Loss, Outcome, Packet, Position, Prediction, Record
 from tests.sinks.contract import NOON, SinkContract, prediction
 
 
@@ -169,7 +169,8 @@ def test_a_reader_that_has_gone_is_a_sink_error() -> None:
 @pytest.mark.anyio
 async def test_losses_are_written_one_a_line(tmp_path: Path) -> None:
     path = tmp_path / "losses.jsonl"
-    loss = Loss("text", "room-1", Outcome.UNDECODABLE, "expected text in UTF-8", Position("text/0", 7), NOON, record=b"\xff\xfe")
+    record = Record("text", 0, 7, b"room-1", b"\xff\xfe", (), NOON)
+    loss = Loss("text", "room-1", Outcome.UNDECODABLE, "expected text in UTF-8", record.position, NOON, record=record)
     async with LossWriter(settings(path)) as writer:
         await writer.write([loss])
         await writer.write([])
@@ -178,6 +179,7 @@ async def test_losses_are_written_one_a_line(tmp_path: Path) -> None:
             "stream": "text",
             "key": "room-1",
             "reason": "undecodable",
+            "stage": "decode",
             "detail": "expected text in UTF-8",
             "event_time": "2026-05-01T12:00:00.000000000Z",
             "event_time_ns": NOON,
