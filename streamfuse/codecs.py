@@ -1,6 +1,6 @@
 """Between records on the wire and packets: CloudEvents 1.0 in Kafka's binary mode, the same for in-process topics.
 
-The value is the bare payload (JPEG, PNG, PCM, UTF-8), the headers describe it (CloudEvents 1.0.2, Kafka protocol
+The value is the bare payload (JPEG, PNG, PCM, FLAC, Opus in Ogg, UTF-8), the headers describe it (CloudEvents 1.0.2, Kafka protocol
 binding 1.0.2):
 
 | header | |
@@ -9,21 +9,23 @@ binding 1.0.2):
 | `ce_time` | event time, RFC 3339 with up to ns; the record's timestamp where it is missing |
 | `content-type` | media type; guessed from the first bytes where it is missing |
 | `ce_stream` | stream, needed only where several streams share a topic |
-| `ce_duration` | ns, decimal |
+| `ce_duration` | ns, decimal; of sound, what its bytes say where it is missing |
 | `ce_sequence` | the producer's offset, 20 digits (CloudEvents' `sequence` extension) |
-| `ce_rate`, `ce_channels` | of sound: Hz and number |
+| `ce_samplerate`, `ce_channels` | of sound: Hz and number |
+| `ce_encoding` | of PCM: `s16le`, `s16be` or `f32le` |
 
-A producer that knows nothing of CloudEvents sends no `ce_` header at all: topic -> stream, record timestamp -> event
-time, key -> key.
+A producer that knows nothing of CloudEvents sends no `ce_` header at all: topic -> stream, record timestamp -> event time, key -> key, and
+a `Format` per stream for what it does not say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
 from streamfuse.documents import (
+    PREDICTION_SCHEMA_ID,
     cursor_from_json,
     cursor_to_json,
     format_time,
@@ -33,7 +35,8 @@ from streamfuse.documents import (
     prediction_to_json,
 )
 from streamfuse.errors import InvalidRecord, RecordError, UndecodablePayload
-from streamfuse.headers import Attributes, Headers
+from streamfuse.headers import Attributes, Headers, by_name, refuse_attributes
+from streamfuse.lengths import SAMPLE_BYTES, sound_length
 from streamfuse.types import (
     SECOND,
     Audio,
@@ -43,12 +46,14 @@ from streamfuse.types import (
     Outcome,
     Packet,
     Payload,
+    Position,
     Prediction,
     Record,
     partition_name,
 )
 
 __all__ = [
+    "Format",
     "Record",
     "RecordDecoder",
     "WireRecord",
@@ -70,6 +75,8 @@ JPEG_QUALITY = 85
 MAX_DURATION = 3600 * SECOND
 MAX_RATE = 1_000_000
 MAX_CHANNELS = 64
+REMEMBERED = 4096
+"""Bound of each memory of a decoder; a full one starts anew."""
 
 _MAGIC = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -78,7 +85,16 @@ _MAGIC = (
     (b"fLaC", "audio/flac"),
     (b"RIFF", "audio/wav"),
 )
-_PCM = ("audio/pcm", "audio/l16")  # 16 bit: little-endian, and big-endian as RFC 3551 has it
+_PCM = {"audio/pcm": "s16le", "audio/l16": "s16be"}  # and the encoding that they stand for: RFC 2586 has L16 in network byte order
+_FILES = ("audio/flac", "audio/ogg", "audio/opus")  # sound that tells its length itself
+_NAMES = {
+    *(f"ce_{name}" for name in ("specversion", "id", "source", "type", "time", "dataschema", "subject")),  # CloudEvents'
+    *(f"ce_{name}" for name in ("stream", "duration", "sequence", "samplerate", "channels", "encoding")),  # and our extensions
+    "content-type",
+}
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class WireRecord(NamedTuple):
@@ -93,15 +109,33 @@ class WireRecord(NamedTuple):
 # --- decoding ---------------------------------------------------------------------------------------------------------
 
 
-class RecordDecoder:
-    """Turns the records of a source into packets. `topics` maps each stream to its topic, as in the config."""
+class Format(NamedTuple):
+    """What the records of a stream are where their headers don't say: the media type in lower case, and of sound the rest."""
 
-    def __init__(self, topics: Mapping[str, str], max_record_bytes: int) -> None:
+    media_type: str | None = None
+    rate: int | None = None
+    channels: int | None = None
+    encoding: str | None = None
+    duration: int | None = None
+
+
+class RecordDecoder:
+    """Turns the records of a source into packets. `topics` maps each stream to its topic, as in the config.
+
+    Most of what headers say is the same from record to record: it is read once and remembered. Belongs to one thread.
+    """
+
+    def __init__(self, topics: Mapping[str, str], max_record_bytes: int, formats: Mapping[str, Format] | None = None) -> None:
         self.topics = dict(topics)
         self.max_record_bytes = max_record_bytes
+        self._formats = dict(formats or {})
         self._streams: dict[str, list[str]] = {}
         for stream, topic in topics.items():
             self._streams.setdefault(topic, []).append(stream)
+        self._names = set(_NAMES)
+        self._kinds: dict[tuple[object, ...], _Kind] = {}
+        self._keys: dict[bytes | None, str] = {None: NO_KEY}
+        self._seconds: dict[bytes, int] = {}
 
     def decode(self, record: Record) -> Packet | Loss:
         """Never raises: a record that can't be a packet is a Loss, `quarantined` for its description and
@@ -115,36 +149,117 @@ class RecordDecoder:
                 reason=Outcome.UNDECODABLE if isinstance(error, UndecodablePayload) else Outcome.QUARANTINED,
                 detail=f"{record.topic}/{record.partition} at offset {record.offset}: {error}",
                 position=record.position,
-                event_time=_known_event_time(record),
+                event_time=self._known_event_time(record),
                 record=record,
             )
 
     def _packet(self, record: Record) -> Packet:
-        if record.value is None:
+        value = record.value
+        if value is None:
             raise UndecodablePayload("expected a payload, found a null value; send the bare payload as the record's value")
-        if len(record.value) > self.max_record_bytes:
+        if len(value) > self.max_record_bytes:
             raise InvalidRecord(
-                f"expected at most {self.max_record_bytes} bytes, found {len(record.value)}; send smaller records or raise max_record_bytes"
+                f"expected at most {self.max_record_bytes} bytes, found {len(value)}; send smaller records or raise max_record_bytes"
             )
-        attributes = Attributes(record.headers)
+        headers = dict(record.headers)
+        if not headers.keys() <= self._names:
+            headers = self._by_name(record.headers)
+        get = headers.get
+        content_type = get("content-type")
+        what = (
+            record.topic,
+            record.partition,
+            get("ce_specversion"),
+            get("ce_type"),
+            _guess(value) if content_type is None else content_type,
+            get("ce_stream"),
+            get("ce_samplerate"),
+            get("ce_channels"),
+            get("ce_encoding"),
+        )
+        kind = self._kinds.get(what)
+        if kind is None:
+            kind = _remember(self._kinds, what, self._kind(record, headers, value))
+        key = self._keys.get(record.key)
+        if key is None:
+            key = _remember(self._keys, record.key, _key(record.key))
+        timestamp = record.timestamp
+        time = get("ce_time")
+        event_time = timestamp if time is None and timestamp >= 0 else self._event_time(time)
+        duration = get("ce_duration")
+        return Packet(
+            kind.stream,
+            key,
+            event_time,
+            _length(kind, value) if duration is None else _duration(duration),
+            _payload(kind, value),
+            Position(kind.partition, record.offset),
+            timestamp if timestamp >= 0 else event_time,
+            _id(kind, headers),
+            record,
+        )
+
+    def _by_name(self, headers: Headers) -> dict[str, bytes | None]:
+        named = by_name(headers)
+        if len(self._names) < REMEMBERED:
+            self._names.update(named)
+        return named
+
+    def _kind(self, record: Record, headers: Mapping[str, bytes | None], value: bytes) -> _Kind:
+        attributes = Attributes(headers)
         is_event = attributes.cloud_event
         stream = self._stream(record.topic, attributes)
+        otherwise = self._formats.get(stream, _UNKNOWN)
         declared, parameters = attributes.media_type()
-        media_type = declared or _guess(record.value)
-        rate = attributes.integer("ce_rate", 1, MAX_RATE, parameters.get("rate"))
+        media_type = declared or otherwise.media_type or _guess(value)
+        if otherwise.media_type not in (None, media_type):
+            otherwise = _UNKNOWN  # what it says of one media type does not hold of another
+        rate = attributes.integer("ce_samplerate", 1, MAX_RATE, parameters.get("rate"))
         channels = attributes.integer("ce_channels", 1, MAX_CHANNELS, parameters.get("channels"))
-        duration = attributes.integer("ce_duration", 0, MAX_DURATION)
-        return Packet(
-            stream=stream,
-            key=_key(record.key),
-            event_time=(event_time := _event_time(record, attributes)),
-            duration=_sound_duration(record.value, media_type, rate, channels) if duration is None else duration,
-            payload=_payload(record.value, media_type, parameters, rate, channels),
-            position=record.position,
-            arrival_time=record.timestamp if record.timestamp >= 0 else event_time,
-            id=f"{attributes.required('ce_source')}#{attributes.required('ce_id')}" if is_event else "",
-            original=record,
+        rate = otherwise.rate if rate is None else rate
+        channels = otherwise.channels if channels is None else channels
+        encoding = attributes.text("ce_encoding") or otherwise.encoding
+        is_text = media_type.startswith("text/")
+        if is_text:
+            _require_utf8(parameters)
+        frame = 0
+        if media_type in _PCM:
+            if rate is None or channels is None:
+                raise InvalidRecord(f"expected ce_samplerate and ce_channels with {media_type}, found {rate} and {channels}; set both")
+            frame = _sample_bytes(media_type, encoding) * channels
+        return _Kind(
+            partition_name(record.topic, record.partition),
+            stream,
+            is_event,
+            is_text,
+            media_type,
+            rate,
+            channels,
+            encoding if frame and encoding != _PCM[media_type] else None,
+            frame,
+            otherwise.duration,
         )
+
+    def _event_time(self, text: bytes | None) -> int:
+        """The quick way for the form that most clients write, once its second has been met."""
+        if text is None:
+            raise InvalidRecord("expected an event time, found neither ce_time nor a record timestamp; set one of them")
+        second, fraction = self._seconds.get(text[:19]), text[20:-1]
+        digits = len(fraction)
+        if second is not None and 0 < digits <= 9 and text[-1] == _Z and text[19] == _POINT and fraction.isdigit():
+            return second + int(fraction) * _SCALE[digits]
+        return self._new_second(text)
+
+    def _new_second(self, text: bytes) -> int:
+        try:
+            instant = parse_time(text.decode())
+        except UnicodeDecodeError:
+            raise InvalidRecord(f"expected header ce_time in UTF-8, found {text[:40]!r}") from None
+        except InvalidRecord as error:
+            raise InvalidRecord(f"ce_time: {error}") from None
+        if text[19:20] == b"." and text[-1] == _Z:
+            _remember(self._seconds, text[:19], instant // SECOND * SECOND)
+        return instant
 
     def _stream(self, topic: str, attributes: Attributes) -> str:
         streams = self._streams.get(topic)
@@ -167,16 +282,45 @@ class RecordDecoder:
 
     def _known_stream(self, record: Record) -> str:
         try:
-            return self._stream(record.topic, Attributes(record.headers))
+            return self._stream(record.topic, Attributes(by_name(record.headers)))
         except InvalidRecord:
             return self._streams.get(record.topic, [record.topic])[0]
 
+    def _known_event_time(self, record: Record) -> int | None:
+        time = by_name(record.headers).get("ce_time")
+        if time is None:
+            return record.timestamp if record.timestamp >= 0 else None
+        try:
+            return self._event_time(time)
+        except InvalidRecord:
+            return None
 
-def _known_event_time(record: Record) -> int | None:
-    try:
-        return _event_time(record, Attributes(record.headers))
-    except InvalidRecord:
-        return None
+
+class _Kind(NamedTuple):
+    """What the records of one kind have in common. `frame`: the bytes of one sample of all channels, 0 where it is no PCM."""
+
+    partition: str
+    stream: str
+    is_event: bool
+    is_text: bool
+    media_type: str
+    rate: int | None
+    channels: int | None
+    encoding: str | None
+    frame: int
+    duration: int | None
+
+
+_UNKNOWN = Format()
+_SCALE = tuple(int("1" + "0" * (9 - digits)) for digits in range(10))
+_POINT, _Z = b".Z"
+
+
+def _remember(memory: dict[K, V], key: K, value: V) -> V:
+    if len(memory) >= REMEMBERED:
+        memory.clear()
+    memory[key] = value
+    return value
 
 
 def _key(key: bytes | None) -> str:
@@ -188,27 +332,63 @@ def _key(key: bytes | None) -> str:
         raise InvalidRecord(f"expected the record's key in UTF-8, found {key[:40]!r}; the key names the room or session") from None
 
 
-def _event_time(record: Record, attributes: Attributes) -> int:
-    time = attributes.text("ce_time")
-    if time is not None:
+def _id(kind: _Kind, headers: Mapping[str, bytes | None]) -> str:
+    if not kind.is_event:
+        refuse_attributes(headers)
+        return ""
+    source, name = headers.get("ce_source"), headers.get("ce_id")
+    if source and name:
         try:
-            return parse_time(time)
-        except InvalidRecord as error:
-            raise InvalidRecord(f"ce_time: {error}") from None
-    if record.timestamp < 0:
-        raise InvalidRecord("expected an event time, found neither ce_time nor a record timestamp; set one of them")
-    return record.timestamp
+            return (source + b"#" + name).decode()
+        except UnicodeDecodeError:
+            pass
+    attributes = Attributes(headers)
+    return f"{attributes.required('ce_source')}#{attributes.required('ce_id')}"
+
+
+def _duration(digits: bytes) -> int:
+    if digits.isdigit() and len(digits) < 20 and (duration := int(digits)) <= MAX_DURATION:
+        return duration
+    shown = digits.decode(errors="replace")
+    raise InvalidRecord(f"expected ce_duration to be a whole number from 0 to {MAX_DURATION}, found {shown[:40]!r}")
+
+
+def _length(kind: _Kind, value: bytes) -> int:
+    if kind.duration is not None:
+        return kind.duration
+    if kind.frame and kind.rate:
+        return len(value) // kind.frame * SECOND // kind.rate
+    if kind.media_type in _FILES:
+        return min(sound_length(value), MAX_DURATION)
+    return 0
 
 
 def _guess(value: bytes) -> str:
-    return next((media_type for magic, media_type in _MAGIC if value.startswith(magic)), "text/plain")
+    first = value[:1]
+    if first in b"\xff\x89OfR":
+        for magic, media_type in _MAGIC:
+            if value.startswith(magic):
+                return media_type
+    return "text/plain"
 
 
-def _payload(value: bytes, media_type: str, parameters: Mapping[str, str], rate: int | None, channels: int | None) -> Payload:
-    if media_type.startswith("text/"):
-        charset = parameters.get("charset", "utf-8").lower()
-        if charset not in ("utf-8", "utf8", "us-ascii"):
-            raise UndecodablePayload(f"expected text in UTF-8, found charset {charset[:40]!r}")
+def _sample_bytes(media_type: str, encoding: str | None) -> int:
+    implied = _PCM[media_type]
+    encoding = implied if encoding is None else encoding
+    if encoding not in SAMPLE_BYTES or (media_type == "audio/l16" and encoding != implied):
+        known = implied if media_type == "audio/l16" else f"one of {', '.join(SAMPLE_BYTES)}"
+        raise InvalidRecord(f"expected ce_encoding of {media_type} to be {known}, found {encoding[:40]!r}; convert the sound")
+    return SAMPLE_BYTES[encoding]
+
+
+def _require_utf8(parameters: Mapping[str, str]) -> None:
+    charset = parameters.get("charset", "utf-8").lower()
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise UndecodablePayload(f"expected text in UTF-8, found charset {charset[:40]!r}; convert the text")
+
+
+def _payload(kind: _Kind, value: bytes) -> Payload:
+    if kind.is_text:
         try:
             return value.decode()
         except UnicodeDecodeError as error:
@@ -216,20 +396,13 @@ def _payload(value: bytes, media_type: str, parameters: Mapping[str, str], rate:
                 f"expected text in UTF-8, found byte 0x{value[error.start]:02x} at {error.start}; send UTF-8, or set"
                 " content-type if this is not text"
             ) from None
-    if media_type in _PCM:
-        if rate is None or channels is None:
-            raise InvalidRecord(f"expected ce_rate and ce_channels with {media_type}, found {rate} and {channels}; set both")
-        if len(value) % (2 * channels):
-            raise UndecodablePayload(
-                f"expected whole samples of 16 bits x {channels} channels, found {len(value)} bytes; check the sample width"
-            )
-    return Encoded(value, media_type, rate, channels)
-
-
-def _sound_duration(value: bytes, media_type: str, rate: int | None, channels: int | None) -> int:
-    if media_type not in _PCM or not rate or not channels:
-        return 0
-    return len(value) // (2 * channels) * SECOND // rate
+    frame = kind.frame
+    if frame and len(value) % frame:
+        raise UndecodablePayload(
+            f"expected whole samples of {8 * frame // (kind.channels or 1)} bits x {kind.channels} channels, found {len(value)} bytes;"
+            " check the sample width"
+        )
+    return Encoded(value, kind.media_type, kind.rate, kind.channels, kind.encoding)
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------------
@@ -242,7 +415,7 @@ def encode_packet(packet: Packet) -> WireRecord:
     Blocks for the time of a JPEG encoding where the payload is an `Image`. Raises InvalidRecord for an instant
     outside the years 1 to 9999 or an image that can't be encoded. The record's timestamp is the packet's arrival time.
     """
-    value, media_type, rate, channels = _encode_payload(packet.payload)
+    value, media_type, rate, channels, encoding = _encode_payload(packet.payload)
     source, _, name = packet.id.rpartition("#")
     if not packet.id:
         source = "streamfuse/" + quote(packet.position.partition)
@@ -257,8 +430,9 @@ def encode_packet(packet: Packet) -> WireRecord:
         ("ce_stream", packet.stream),
         ("ce_duration", packet.duration),
         ("ce_sequence", f"{max(packet.position.offset, 0):020d}"),
-        ("ce_rate", rate),
+        ("ce_samplerate", rate),
         ("ce_channels", channels),
+        ("ce_encoding", encoding),
     ]
     return WireRecord(_utf8(packet.key), value, _headers(attributes), packet.arrival_time)
 
@@ -273,26 +447,25 @@ def encode_prediction(prediction: Prediction) -> WireRecord:
         ("ce_source", "streamfuse/" + quote(p.model)),
         ("ce_type", "streamfuse.prediction"),
         ("ce_time", format_time(p.produced_at)),
+        ("ce_dataschema", PREDICTION_SCHEMA_ID),
         ("content-type", "application/json"),
     ]
     return WireRecord(_utf8(p.key), prediction_to_json(p).encode(), _headers(attributes), p.produced_at)
 
 
-def _encode_payload(payload: Payload) -> tuple[bytes, str, int | None, int | None]:
+def _encode_payload(payload: Payload) -> tuple[bytes, str, int | None, int | None, str | None]:
+    """Bytes, media type, and of sound the rate, the channels and the sample format."""
     match payload:
         case str():
-            return _utf8(payload), "text/plain; charset=utf-8", None, None
+            return _utf8(payload), "text/plain; charset=utf-8", None, None, None
         case Encoded():
-            return payload.data, payload.media_type, payload.rate, payload.channels
+            encoding = payload.encoding or _PCM.get(payload.media_type)
+            return payload.data, payload.media_type, payload.rate, payload.channels, encoding
         case Audio():
-            return (
-                payload.samples.astype("<i2", copy=False).tobytes(),
-                "audio/pcm",
-                payload.rate,
-                payload.samples.shape[1],
-            )
+            samples = payload.samples.astype("<i2", copy=False)
+            return samples.tobytes(), "audio/pcm", payload.rate, payload.samples.shape[1], "s16le"
         case Image():
-            return _jpeg(payload), "image/jpeg", None, None
+            return _jpeg(payload), "image/jpeg", None, None, None
 
 
 def _jpeg(image: Image) -> bytes:

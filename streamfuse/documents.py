@@ -18,6 +18,7 @@ from streamfuse.errors import InvalidRecord
 from streamfuse.types import SECOND, Cursor, Offsets, Prediction
 
 PREDICTION_SCHEMA = 1
+PREDICTION_SCHEMA_ID = f"urn:streamfuse:schema:prediction:{PREDICTION_SCHEMA}"
 CURSOR_SCHEMA = 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

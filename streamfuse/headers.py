@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 
 from streamfuse.errors import InvalidRecord
 from streamfuse.types import Headers as Headers
@@ -11,14 +12,32 @@ _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*
 _DIGITS = re.compile(r"-?[0-9]{1,19}")
 
 
+def by_name(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes | None]:
+    """Their values by their names in lower case; of two headers with one name the last holds."""
+    return {name.lower(): value for name, value in headers}
+
+
+def refuse_attributes(headers: Iterable[str]) -> None:
+    """Raises InvalidRecord where one of these names is a CloudEvents attribute's: without `ce_specversion` it means nothing."""
+    for name in headers:
+        if name.startswith("ce_"):
+            raise _half_event(None)
+
+
+def _half_event(version: str | None) -> InvalidRecord:
+    return InvalidRecord(f"expected ce_specversion 1.0, found {version!r}; send CloudEvents 1.0, or no ce_ header at all")
+
+
+def is_media_type(text: str) -> bool:
+    """Whether this has the form of a media type, in lower case and without parameters."""
+    return _MEDIA_TYPE.fullmatch(text) is not None
+
+
 class Attributes:
-    """Reads what the headers say; each method raises InvalidRecord with a sentence where that is not believable.
+    """Reads what the headers say (`by_name`); each method raises InvalidRecord with a sentence where that is not believable."""
 
-    Names are taken without regard to case; of two headers with one name the last holds.
-    """
-
-    def __init__(self, headers: Headers) -> None:
-        self._headers = {name.lower(): value for name, value in headers}
+    def __init__(self, headers: Mapping[str, bytes | None]) -> None:
+        self._headers = headers
 
     @property
     def cloud_event(self) -> bool:
@@ -28,9 +47,10 @@ class Attributes:
             for name in ("ce_id", "ce_source", "ce_type"):
                 self.required(name)
             return True
-        if version is None and not any(name.startswith("ce_") for name in self._headers):
-            return False
-        raise InvalidRecord(f"expected ce_specversion 1.0, found {version!r}; send CloudEvents 1.0, or no ce_ header at all")
+        if version is not None:
+            raise _half_event(version)
+        refuse_attributes(self._headers)
+        return False
 
     def text(self, name: str) -> str | None:
         value = self._headers.get(name)
@@ -64,7 +84,7 @@ class Attributes:
             return None, {}
         kind, *rest = (part.strip() for part in content_type.split(";"))
         kind = kind.lower()
-        if not _MEDIA_TYPE.fullmatch(kind):
+        if not is_media_type(kind):
             raise InvalidRecord(f"expected content-type to be a media type such as image/jpeg, found {content_type[:80]!r}")
         if kind.startswith("application/cloudevents"):
             raise InvalidRecord("expected CloudEvents in binary mode, found structured mode; send the attributes as ce_ headers")

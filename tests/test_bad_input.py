@@ -75,7 +75,7 @@ CASES = {
     "truncated JPEG": Bad("video", record("video", 1.25, Encoded(jpeg()[:-900], "image/jpeg")), "undecodable", ["JPEG"]),
     "huge image": Bad("video", record("video", 1.25, Encoded(png_of(30_000, 30_000), "image/png")), "undecodable", ["30000", "max_pixels"]),
     "half a sample": Bad("audio", record("audio", 1.25, Encoded(b"\1" * 3201, "audio/pcm", 16_000, 1)), "undecodable", ["3201"]),
-    "wrong rate": Bad("audio", changed(record("audio", 1.25), ce_rate="0"), "quarantined", ["rate"]),
+    "wrong rate": Bad("audio", changed(record("audio", 1.25), ce_samplerate="0"), "quarantined", ["rate"]),
     "text in no UTF-8": Bad("text", record("text", 1.25, Encoded(b"caf\xe9", "text/plain")), "undecodable", ["UTF-8"]),
     "no id": Bad("video", changed(record("video", 1.25), ce_id=None), "quarantined", ["ce_id"]),
     "absurd duration": Bad("video", changed(record("video", 1.25), ce_duration="-5"), "quarantined", ["ce_duration"]),

@@ -136,8 +136,9 @@ def test_header_names_are_those_of_cloud_events() -> None:
         "ce_stream",
         "ce_duration",
         "ce_sequence",
-        "ce_rate",
+        "ce_samplerate",
         "ce_channels",
+        "ce_encoding",
     ]
 
 
@@ -218,11 +219,11 @@ def test_streams_that_share_a_topic_need_their_header() -> None:
         ((*EVENT, ("ce_duration", b"-1")), "expected ce_duration to be a whole number from 0"),
         ((*EVENT, ("ce_duration", b"3600000000001")), "expected ce_duration to be a whole number from 0"),
         ((*EVENT, ("ce_duration", b"40ms")), "expected ce_duration to be a whole number from 0"),
-        ((*EVENT, ("ce_rate", b"16k")), "expected ce_rate to be a whole number from 1"),
-        ((*EVENT, ("ce_rate", b"0")), "expected ce_rate to be a whole number from 1"),
+        ((*EVENT, ("ce_samplerate", b"16k")), "expected ce_samplerate to be a whole number from 1"),
+        ((*EVENT, ("ce_samplerate", b"0")), "expected ce_samplerate to be a whole number from 1"),
         ((*EVENT, ("ce_channels", b"1000")), "expected ce_channels to be a whole number from 1 to 64"),
         ((*EVENT, ("content-type", b"jpeg")), "expected content-type to be a media type"),
-        ((*EVENT, ("content-type", b"audio/pcm")), "expected ce_rate and ce_channels"),
+        ((*EVENT, ("content-type", b"audio/pcm")), "expected ce_samplerate and ce_channels"),
         ((("content-type", b"application/cloudevents+json"),), "found structured mode"),
     ],
 )
@@ -263,7 +264,7 @@ def test_text_in_another_charset_is_undecodable() -> None:
 
 
 def test_half_a_sample_of_sound_is_undecodable() -> None:
-    headers = (("content-type", b"audio/pcm"), ("ce_rate", b"16000"), ("ce_channels", b"2"), *EVENT)
+    headers = (("content-type", b"audio/pcm"), ("ce_samplerate", b"16000"), ("ce_channels", b"2"), *EVENT)
     loss = loss_of(record(b"\0" * 6, headers, topic="room.audio"))
     assert (loss.reason, "check the sample width" in loss.detail) == (Outcome.UNDECODABLE, True)
 
@@ -275,7 +276,7 @@ def test_a_loss_says_where_its_record_stands() -> None:
 
 
 wire_names = st.one_of(
-    st.sampled_from([name for name, _ in EVENT] + ["ce_time", "ce_stream", "ce_duration", "ce_rate", "content-type"]),
+    st.sampled_from([name for name, _ in EVENT] + ["ce_time", "ce_stream", "ce_duration", "ce_samplerate", "content-type"]),
     st.text(max_size=12),
 )
 wire_values = st.one_of(
