@@ -39,6 +39,7 @@ from streamfuse.types import (
 
 MAX_DURATION = 3600 * SECOND
 REPLAY = 60 * SECOND  # after so much waiting, records of the last run that are not back are gone (retention), not on their way
+_REFUSED = (Outcome.UNDECODABLE, Outcome.QUARANTINED)
 _ABSENCE_BY_LOSS = {
     Outcome.SHED: Absence.SHED,
     Outcome.UNDECODABLE: Absence.UNDECODABLE,
@@ -491,21 +492,26 @@ class Synchronizer:
             self._losses.append(_loss(entry.packet, outcome, detail))
 
     def _lost(self, loss: Loss) -> None:
-        """A record that its source could not make a packet of, or gave up."""
+        """A record that its source could not make a packet of, or gave up.
+
+        One that is read again after a restart is counted again, but was told before: the cursor that says so followed the telling.
+        """
         account = self.ledger.account(loss.stream)
         account.received += 1
         self.ledger.count(loss.stream, loss.reason)
+        told = False
         if loss.position is not None and loss.position.offset >= 0:
             partition = self._partitions.get(loss.position.partition)
             if partition is None:
                 partition = self._partitions[loss.position.partition] = Partition(Offsets(loss.position.offset, 0))
             partition.next = max(partition.next, loss.position.offset + 1)
+            told = loss.position.offset < partition.replayed and loss.reason in _REFUSED
         key = self._keys.get(loss.key)
         if key is not None and loss.event_time is not None and loss.stream in key.streams:
             reason = _ABSENCE_BY_LOSS.get(loss.reason)
             if reason is not None:
                 self._mark(key, key.streams[loss.stream], loss.event_time, loss.event_time + 1, reason)
-        if self._side_output:
+        if self._side_output and not told:
             self._losses.append(loss)
 
     def _settle_suspects(self, key: Key, stream: StreamState, out: list[Window]) -> None:
@@ -593,9 +599,7 @@ _NOWHERE = Position("", -1)
 
 
 def _loss(packet: Packet, reason: Outcome, detail: str) -> Loss:
-    return Loss(
-        packet.stream, packet.key, reason, detail, packet.position, packet.event_time, packet, packet.original, Stage.SYNCHRONIZE
-    )
+    return Loss(packet.stream, packet.key, reason, detail, packet.position, packet.event_time, packet, packet.original, Stage.SYNCHRONIZE)
 
 
 def _shifted(packet: Packet, shift: int) -> Packet:

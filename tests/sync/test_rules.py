@@ -426,6 +426,19 @@ def test_what_was_accounted_for_before_a_restart_is_not_late_after_it() -> None:
     assert after.ledger.accounts["video"].late == 1, "3 came after the cursor was taken"
 
 
+@pytest.mark.parametrize(
+    ("reason", "told"), [(Outcome.UNDECODABLE, [8]), (Outcome.QUARANTINED, [8]), (Outcome.SHED, [3, 8])], ids=lambda value: str(value)
+)
+def test_a_refused_record_that_is_read_again_after_a_restart_is_counted_again_and_not_told_again(reason: Outcome, told: list[int]) -> None:
+    s = sync(streams=("video",))
+    s.push(Resume(Cursor({"video": Offsets(2, 7)})))
+    for offset in (3, 8):
+        s.push(Loss("video", "a", reason, "for the test", Position("video", offset)))
+    assert [loss.position and loss.position.offset for loss in s.take_losses()] == told
+    assert s.ledger.accounts["video"].counts()[reason] == 2
+    assert not any(s.unaccounted().values())
+
+
 def test_a_second_crash_does_not_lose_the_revision_that_the_first_delayed() -> None:
     logs = {"video": (1, 11, 21), "audio": (1, 11, 21, 15)}  # 15 came late
     late = (("video", 0), ("audio", 0), ("audio", 1), ("audio", 2), ("audio", 3), ("video", 1))
