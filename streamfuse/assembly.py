@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from uuid import uuid4
 
 from streamfuse.clock import SystemClock
-from streamfuse.config import AnchoredSettings, Config, SessionSettings, SinkSettings, SlidingSettings, SourceSettings, SyncSettings
+from streamfuse.config import (
+    AnchoredSettings,
+    Config,
+    KafkaSinkSettings,
+    KafkaSourceSettings,
+    SessionSettings,
+    SinkSettings,
+    SlidingSettings,
+    SourceSettings,
+    SyncSettings,
+)
 from streamfuse.daemon import Daemon
 from streamfuse.delivery import AtLeastOnce
 from streamfuse.errors import ConfigError, Problem, StreamFuseError
-from streamfuse.interfaces import Clock, Sink, Source
+from streamfuse.interfaces import Clock, Delivery, Sink, Source
 from streamfuse.metrics import Metrics
 from streamfuse.sync import Anchored, ClockPolicy, Session, Sliding, StreamPolicy, Synchronizer, Tumbling
 from streamfuse.sync.windows import Shape
@@ -49,14 +60,14 @@ def build(config: Config, *, clock: Clock | None = None, topics: Topics | None =
     sinks = _make("sinks", config.sinks, lambda s: make_sink(s, hub), problems)
     synchronizer = make_synchronizer(config.sync)
     runners = _make("models", [config.models], lambda s: _make_runner(config, time), problems, numbered=False)
+    metrics = Metrics(time)
+    deliveries = _make("", [config], lambda c: make_delivery(c, sources, sinks, time, metrics), problems, numbered=False)
     if problems:
         raise ConfigError(problems)
     runner = runners[0]
-    metrics = Metrics(time)
     metrics.watch(synchronizer)
     metrics.model(runner.bundle.config.name, runner.bundle.digest, str(runner.device))
-    delivery = AtLeastOnce(sources, sinks, time, metrics)
-    return Daemon(config, time, hub, metrics, synchronizer, runner, sources, sinks, delivery, feeds)
+    return Daemon(config, time, hub, metrics, synchronizer, runner, sources, sinks, deliveries[0], feeds)
 
 
 def make_source(settings: SourceSettings, clock: Clock, topics: Topics) -> Source:
@@ -72,6 +83,36 @@ def make_sink(settings: SinkSettings, topics: Topics) -> Sink:
     made = _class(SINKS[settings.type])
     sink: Sink = made(settings, topics) if settings.type == "topics" else made(settings)
     return sink
+
+
+def make_delivery(config: Config, sources: Sequence[Source], sinks: Sequence[Sink], clock: Clock, metrics: Metrics) -> Delivery:
+    """Raises ConfigError where exactly once is asked for and can't be had."""
+    if config.pipeline.delivery == "at_least_once":
+        return AtLeastOnce(sources, sinks, clock, metrics)
+    (settings, *more), others = config.sources, [s for s in config.sinks if not isinstance(s, KafkaSinkSettings)]
+    if more or not isinstance(settings, KafkaSourceSettings) or others:
+        found = ", ".join([*(f"source {s.type}" for s in config.sources), *(f"sink {s.type}" for s in config.sinks)])
+        message = f"exactly_once takes one source of type kafka and sinks of type kafka, found {found}; use at_least_once, or only those"
+        raise ConfigError([Problem("pipeline.delivery", message)])
+    elsewhere = [s for s in config.sinks if isinstance(s, KafkaSinkSettings) and s.bootstrap != settings.bootstrap]
+    if elsewhere:
+        message = (
+            f"exactly_once takes sinks at the brokers of the source, {settings.bootstrap}, found {elsewhere[0].bootstrap}; a transaction"
+            " can't span two clusters"
+        )
+        raise ConfigError([Problem("pipeline.delivery", message)])
+    from streamfuse.kafka.clients import make_transactional_producer
+    from streamfuse.kafka.exactly_once import ExactlyOnce, Member
+
+    name = f"{settings.group}-{settings.instance or uuid4().hex}"
+    (source,) = sources
+    return ExactlyOnce(
+        cast(Member, source),
+        [sink.topic for sink in config.sinks if isinstance(sink, KafkaSinkSettings)],
+        lambda: make_transactional_producer(settings, name, config.pipeline.transaction_timeout),
+        clock,
+        metrics,
+    )
 
 
 def make_synchronizer(settings: SyncSettings) -> Synchronizer:
@@ -118,7 +159,7 @@ def _make(section: str, all_settings: Iterable[S], make: Callable[[S], T], probl
         try:
             made.append(make(settings))
         except ConfigError as error:
-            problems += [Problem(f"{path}.{problem.path}", problem.message) for problem in error.problems]
+            problems += [Problem(f"{path}.{problem.path}".strip("."), problem.message) for problem in error.problems]
         except StreamFuseError as error:
             problems.append(Problem(path, str(error)))
     return made

@@ -280,8 +280,22 @@ class WebSettings(Settings):
 class PipelineSettings(Settings):
     queue: int = Field(64, gt=0)
     """Bound of each channel between two stages."""
-    commit_interval: Duration = parse_duration("1s")
+    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    """`at_least_once`: a crash repeats the predictions since the last commit, with the same identities. `exactly_once`: predictions and
+    offsets in one transaction a `commit_interval`; for one Kafka source and Kafka sinks at the same brokers, to readers of committed
+    records (`isolation.level=read_committed`)."""
+    commit_interval: Duration | None = None
+    """1s where not given; 100ms with `exactly_once`, as predictions wait for it."""
+    transaction_timeout: Duration = parse_duration("30s")
+    """With `exactly_once`: after so long the broker gives up on a transaction whose replica has died; readers wait for it until then."""
     drain_timeout: Duration = parse_duration("10s")
+
+    @property
+    def interval(self) -> int:
+        """ns between two commits."""
+        if self.commit_interval is not None:
+            return self.commit_interval
+        return parse_duration("100ms" if self.delivery == "exactly_once" else "1s")
 
 
 class LogSettings(Settings):

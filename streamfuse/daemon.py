@@ -109,7 +109,7 @@ class Daemon:
             self._lost,
             self.config.pipeline.queue,
             self.config.models.max_batch,
-            self.config.pipeline.commit_interval,
+            self.config.pipeline.interval,
         )
         timeout = self.config.pipeline.drain_timeout / SECOND
 
