@@ -72,8 +72,7 @@ def partition_name(topic: str, partition: int) -> str:
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record as it stands in a topic. `timestamp` in ns UTC, negative where there is none."""
 
     topic: str

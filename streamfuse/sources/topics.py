@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -71,4 +70,4 @@ class TopicsSource(Unshared):
             self._topics.commit(GROUP, Cursor(ours, cursor.watermarks))
 
     def _stamped(self, record: Record) -> Record:
-        return record if record.timestamp >= 0 else replace(record, timestamp=self._clock.now())
+        return record if record.timestamp >= 0 else record._replace(timestamp=self._clock.now())
