@@ -15,8 +15,8 @@ exit codes:
   0    done                                  5    a source can't be read
   1    an unexpected error                   6    a sink can't be written (disk full, topic refused)
   2    wrong use of the command line         7    stopping took longer than pipeline.drain_timeout
-  3    the config is wrong                   130, 143   ended at once by a second SIGINT, SIGTERM
-  4    the model bundle is not usable
+  3    the config is wrong                   8    more dead letters than dead_letters.max_share
+  4    the model bundle is not usable        130, 143   ended at once by a second SIGINT, SIGTERM
 """
 
 EXAMPLES = """\
@@ -126,9 +126,9 @@ def _sim(options: argparse.Namespace) -> int:
 
 
 def _subscribe(options: argparse.Namespace) -> int:
-    from streamfuse.subscribe import subscribe
+    from streamfuse.tail import tail
 
-    return subscribe(options)
+    return tail(options)
 
 
 def _version(options: argparse.Namespace) -> int:
@@ -190,11 +190,19 @@ def _parser() -> argparse.ArgumentParser:
     subscribe = commands.add_parser("subscribe", help="tail predictions", description=_subscribe_help, formatter_class=raw)
     subscribe.add_argument("file", nargs="?", help="a JSONL file of predictions; `-` for standard input")
     subscribe.add_argument("--bootstrap", default=None, help="brokers, host:port, to read a Kafka topic instead")
-    subscribe.add_argument("--topic", default="predictions")
+    subscribe.add_argument("--config", type=Path, default=None, help="a daemon's YAML file: brokers, topic and security of its Kafka sink")
+    subscribe.add_argument("--topic", default=None, help="the topic of predictions (default: as --config says, or `predictions`)")
     subscribe.add_argument("--key", default=None, help="only this key")
-    subscribe.add_argument("--from-start", action="store_true", help="begin with the oldest prediction, not the next")
+    subscribe.add_argument("--group", default=None, help="resume where this group stopped; its members share the topic's partitions")
+    begin = subscribe.add_mutually_exclusive_group()
+    begin.add_argument(
+        "--from-start", action="store_true", help="begin with the oldest prediction, not the next; a group only if it is new"
+    )
+    begin.add_argument("--since", default=None, metavar="WHEN", help="the same with those published since: 10m, 2h, 2026-05-01T12:00:00Z")
+    subscribe.add_argument("--raw", action="store_true", help="every record: repeats and revisions that are out of date, too")
     subscribe.add_argument("--json", action="store_true", help="the records as they are, one JSON object a line")
     subscribe.add_argument("--count", type=_positive, default=None, help="end after so many")
+    subscribe.add_argument("--transport", choices=["kafka-python", "confluent"], default=None, help="which Kafka client reads")
     subscribe.set_defaults(run=_subscribe)
 
     version = commands.add_parser("version", help="print the version")
@@ -221,7 +229,9 @@ Publishes simulated rooms (or a video file) to Kafka in the wire format, at the 
 something to read: a talker who is drawn and speaks, voices off screen, music, silence, captions.
 """
 _subscribe_help = """\
-Prints predictions as they come: from a Kafka topic (--bootstrap), or from a JSONL file.
+Prints predictions as they come, each window's latest revision once: from a Kafka topic, or from a JSONL file.
+What a daemon's config says of its Kafka sink (security, user, certificates) is used with --config; the environment can say it too,
+as for the daemon: STREAMFUSE_SINKS__0__SECURITY, STREAMFUSE_SINKS__0__PASSWORD ...
 """
 
 

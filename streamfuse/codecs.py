@@ -101,7 +101,7 @@ class WireRecord(NamedTuple):
     """What is to be written to a topic. `timestamp` in ns UTC; Kafka keeps its milliseconds."""
 
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: Headers
     timestamp: int
 

@@ -270,6 +270,42 @@ class KafkaSinkSettings(KafkaConnection):
 SinkSettings = Annotated[JsonlSinkSettings | TopicsSinkSettings | KafkaSinkSettings, Field(discriminator="type")]
 
 
+# --- dead letters ------------------------------------------------------------------------------------------------------------------------
+
+
+class DeadLetterLimit(Settings):
+    """Which share of the records may be of no use before the daemon stops, so that it does not drain a topic into the dead letters."""
+
+    max_share: float = Field(0.05, gt=0, le=1)
+    """Of the records received from topics. 1 switches the limit off. It holds with `type: none` too."""
+    over: Duration = Field(parse_duration("1m"), gt=0)
+    """The time that is looked back on."""
+    min_records: int = Field(100, gt=0)
+    """With fewer records than this in that time, nothing can be said of their share."""
+
+
+class KafkaDeadLetterSettings(KafkaConnection, DeadLetterLimit):
+    type: Literal["kafka"]
+    topic: str = "dead-letters"
+    """Needs a greater max.message.bytes than the topics that are read: a letter is its record with some 500 bytes more."""
+
+
+class JsonlDeadLetterSettings(DeadLetterLimit):
+    type: Literal["jsonl"]
+    path: str = "dead-letters.jsonl"
+    """A file (appended to); each letter is a line of JSON, its key, value and headers in base64."""
+
+
+class NoDeadLetterSettings(DeadLetterLimit):
+    type: Literal["none"] = "none"
+
+
+DeadLetterSettings = Annotated[KafkaDeadLetterSettings | JsonlDeadLetterSettings | NoDeadLetterSettings, Field(discriminator="type")]
+
+
+# --- web, pipeline, logs -----------------------------------------------------------------------------------------------------------------
+
+
 class WebSettings(Settings):
     enabled: bool = True
     host: str = "127.0.0.1"
@@ -314,7 +350,9 @@ class Config(Settings):
     models: ModelSettings = ModelSettings()
     sinks: list[SinkSettings] = Field([JsonlSinkSettings(type="jsonl")], min_length=1)
     losses: JsonlSinkSettings | None = None
-    """Where late, quarantined, undecodable and shed records are written, one JSON object a line."""
+    """Where late, duplicate, quarantined, undecodable and shed records are told, one JSON object a line."""
+    dead_letters: DeadLetterSettings = NoDeadLetterSettings()
+    """Where quarantined and undecodable records of topics are kept as they were, with the reason."""
     web: WebSettings = WebSettings()
     pipeline: PipelineSettings = PipelineSettings()
     log: LogSettings = LogSettings()

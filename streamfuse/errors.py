@@ -6,6 +6,7 @@
     ├── SourceError              5   a source can't be read and waiting won't help
     ├── SinkError                6   a sink can't take predictions and waiting won't help (a full disk, a refused topic)
     ├── DrainTimeout             7   the orderly stop took longer than `drain_timeout`
+    ├── TooManyDeadLetters       8   a greater share of the records is of no use than `dead_letters.max_share`
     └── RecordError                  one record can't be used; it never ends the process
         ├── InvalidRecord            its description is wrong: headers, event time -> quarantined
         └── UndecodablePayload       its payload is not what it says it is, text that is not UTF-8 included -> undecodable
@@ -58,6 +59,10 @@ class SinkError(StreamFuseError):
 
 class DrainTimeout(StreamFuseError):
     exit_code = 7
+
+
+class TooManyDeadLetters(StreamFuseError):
+    exit_code = 8
 
 
 class RecordError(StreamFuseError):

@@ -230,6 +230,12 @@ def _contradictions(config: Config) -> Iterator[Problem]:
     if config.feed and not any(source.type == "topics" for source in config.sources):
         yield Problem("feed", "is published to in-process topics, but no source of type `topics` reads them")
 
+    letters = config.dead_letters
+    if letters.type == "kafka":
+        for number, source in enumerate(config.sources):
+            if source.type == "kafka" and source.bootstrap == letters.bootstrap and letters.topic in source.topics.values():
+                yield Problem("dead_letters.topic", f"expected a topic of its own, found {letters.topic}, which sources.{number} reads")
+
 
 def streams_of(source: Any) -> set[str]:
     """The streams that a source's settings promise."""

@@ -58,6 +58,12 @@ class Metrics:
         self._losses = Counter(
             "streamfuse_losses", "Records that no window got, by stream and reason", ["stream", "reason"], registry=self.registry
         )
+        self._letters = Counter(
+            "streamfuse_dead_letters",
+            "Records that were written to the dead letters",
+            ["stream", "stage", "reason"],
+            registry=self.registry,
+        )
         self._ready = Gauge("streamfuse_ready", "1 while the daemon is ready", registry=self.registry)
         self._model = Info("streamfuse_model", "The model that predicts", registry=self.registry)
 
@@ -90,6 +96,9 @@ class Metrics:
 
     def lost(self, stream: str, reason: Outcome) -> None:
         self._losses.labels(stream, reason.value).inc()
+
+    def dead_letter(self, stream: str, stage: str, reason: str) -> None:
+        self._letters.labels(stream, stage, reason).inc()
 
     def ready(self, is_ready: bool) -> None:
         self._ready.set(int(is_ready))

@@ -84,7 +84,7 @@ CASES = {
     "2100": Bad("video", changed(record("video", 1.25), ce_time="2100-01-01T00:00:00Z"), "quarantined", ["clock"]),
     "duplicate": Bad("video", record("video", 1.2), "duplicate", ["received before"]),
     "late": Bad("video", record("video", 0.05), "late", ["max_out_of_orderness"]),
-    "null value": Bad("video", WireRecord(b"room", None, (), START), "undecodable", ["value"]),  # type: ignore[arg-type]
+    "null value": Bad("video", WireRecord(b"room", None, (), START), "undecodable", ["value"]),
 }
 
 

@@ -56,6 +56,17 @@ def test_five_mistakes_are_told_at_once() -> None:
     assert "did you mean `windows`?" in found["sync.widows"]
 
 
+def test_dead_letters_that_the_daemon_itself_would_read_are_refused() -> None:
+    found = problems(
+        """
+        sources: [{type: kafka, topics: {text: text}}]
+        sync: {streams: {text: {}}}
+        dead_letters: {type: kafka, topic: text}
+        """
+    )
+    assert found == {"dead_letters.topic": "expected a topic of its own, found text, which sources.0 reads"}
+
+
 def test_a_stream_without_a_policy_is_told_with_the_nearest_name() -> None:
     found = problems("{sources: [{type: jsonl, path: a, stream: txt}], sync: {streams: {text: {}}}}")
     assert "did you mean `text`" in found["sources.0"]

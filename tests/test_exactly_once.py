@@ -45,7 +45,7 @@ class Broker:
         fate = self.fates.pop(0) if self.fates else None
         error, done = fate if isinstance(fate, tuple) else (fate, fate is None)
         if done:
-            predictions = [prediction_from_json(outgoing.record.value) for outgoing in records]
+            predictions = [prediction_from_json(outgoing.record.value or b"") for outgoing in records]
             self.transactions.append([(prediction.key, prediction.start) for prediction in predictions])
             self.published += self.transactions[-1]
             self.committed.update(offsets)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from streamfuse.config import PipelineSettings, parse_duration
-from streamfuse.errors import BundleError, ConfigError
+from streamfuse.errors import BundleError, ConfigError, TooManyDeadLetters
 
 UNIT = Path(__file__).parents[2] / "systemd" / "streamfuse.service"
 
@@ -48,7 +48,7 @@ def test_systemd_waits_longer_than_the_daemon_drains() -> None:
 
 def test_what_a_restart_cannot_mend_is_not_restarted() -> None:
     (codes,) = service()["RestartPreventExitStatus"]
-    assert {int(code) for code in codes.split()} == {ConfigError.exit_code, BundleError.exit_code}
+    assert {int(code) for code in codes.split()} == {ConfigError.exit_code, BundleError.exit_code, TooManyDeadLetters.exit_code}
 
 
 def test_nothing_is_set_that_breaks_torch() -> None:
