@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import anyio
 import pytest
 
 from streamfuse.delivery import AtLeastOnce
 from streamfuse.errors import SinkError
-from streamfuse.interfaces import Sink, Source
+from streamfuse.interfaces import Batch, Sink, Source
 from streamfuse.metrics import Metrics
 from streamfuse.pipeline import Pipeline, run
 from streamfuse.sync import StreamPolicy, Synchronizer, Tumbling
@@ -157,3 +158,61 @@ async def test_a_commit_waits_for_its_predictions_to_be_durable() -> None:
     source = Watched([[packet("video", 0.1, 0), packet("audio", 0.1, 0)]])
     await run(pipeline([source], Slow(), synchronizer()), anyio.Event())
     assert order == ["durable", "commit"]
+
+
+class Paused(MemorySource):
+    """Yields each batch a minute after the one before, `behind` or not all the while."""
+
+    def __init__(self, batches: Sequence[Sequence[Item]], clock: ManualClock, behind: bool) -> None:
+        super().__init__(batches)
+        self._clock = clock
+        self._is_behind = behind
+
+    @property
+    def behind(self) -> bool:
+        return self._is_behind
+
+    async def batches(self) -> AsyncIterator[Sequence[Item]]:
+        async for batch in super().batches():
+            yield batch
+            await anyio.wait_all_tasks_blocked()
+            self._clock.advance(60 * SECOND)
+
+
+@pytest.mark.parametrize("behind", [True, False])
+async def test_a_source_that_is_behind_makes_no_stream_idle(behind: bool) -> None:
+    clock = ManualClock()
+    batches = [[packet("video", 0.1, 0), packet("audio", 0.2, 0)], [packet("video", 1.5, 1)], [packet("audio", 0.5, 1)]]
+    sink = MemorySink()
+    parts = replace(pipeline([Paused(batches, clock, behind)], sink, synchronizer()), clock=clock)
+    await run(parts, anyio.Event())
+    assert sink.published[0].packets == {"video": 1, "audio": 2 if behind else 1}
+
+
+class Shared(MemorySource):
+    """Its partitions can be taken away before it says so in its items."""
+
+    def __init__(self, batches: Sequence[Sequence[Item]]) -> None:
+        super().__init__(batches)
+        self.lost: list[frozenset[str]] = []
+
+    def revoked_since(self, revokes: int) -> frozenset[str]:
+        return frozenset().union(*self.lost[revokes:])
+
+
+async def test_what_moves_to_another_replica_while_it_is_on_its_way_is_not_published_and_not_committed() -> None:
+    mine, theirs = [packet("video", at, offset, "mine") for offset, at in enumerate((0.1, 1.2))], packet("audio", 0.1, 0, "theirs")
+    source = Shared([[*mine, theirs, packet("audio", 1.2, 1, "theirs")]])
+
+    class Slow(MemoryRunner):
+        async def predict(self, batch: Batch) -> list[Prediction]:
+            source.lost.append(frozenset({"audio"}))
+            return await super().predict(batch)
+
+    sink = MemorySink()
+    metrics = pipeline([source], sink, synchronizer(), Slow())
+    await run(metrics, anyio.Event())
+    assert {p.key for p in sink.published} == {"mine"}
+    assert source.committed is not None
+    assert set(source.committed.offsets) == {"video"}
+    assert set(source.committed.watermarks) == {"mine"}
