@@ -195,9 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     subscribe.add_argument("--key", default=None, help="only this key")
     subscribe.add_argument("--group", default=None, help="resume where this group stopped; its members share the topic's partitions")
     begin = subscribe.add_mutually_exclusive_group()
-    begin.add_argument(
-        "--from-start", action="store_true", help="begin with the oldest prediction, not the next; a group only if it is new"
-    )
+    begin.add_argument("--from-start", action="store_true", help="begin with the oldest prediction, not the next (a group: if it is new)")
     begin.add_argument("--since", default=None, metavar="WHEN", help="the same with those published since: 10m, 2h, 2026-05-01T12:00:00Z")
     subscribe.add_argument("--raw", action="store_true", help="every record: repeats and revisions that are out of date, too")
     subscribe.add_argument("--json", action="store_true", help="the records as they are, one JSON object a line")

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from streamfuse.config import Config
+from streamfuse.config import Config, Settings, SinkSettings
 from streamfuse.errors import ConfigError, Problem
 
 PREFIX = "STREAMFUSE_"
@@ -22,23 +22,12 @@ FOR_TESTS = {"STREAMFUSE_KAFKA_HOME", "STREAMFUSE_DATA", "STREAMFUSE_BENCH"}
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     """The config of a file, with overrides from the environment. Raises ConfigError with every problem that was found."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError([Problem(str(path), f"can't be read: {error.strerror}")]) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError([Problem(str(path), f"expected UTF-8, found byte {error.object[error.start]:#x} at {error.start}")]) from None
-    return parse_config(text, environ)
+    return parse_config(_read(path), environ)
 
 
 def parse_config(text: str, environ: Mapping[str, str]) -> Config:
     """The same for YAML text."""
-    try:
-        tree = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError([Problem("", f"expected YAML: {' '.join(str(error).split())}")]) from None
-    if not isinstance(tree, dict):
-        raise ConfigError([Problem("", f"expected sections such as `sources:` and `sync:`, found {_kind(tree)}")])
+    tree = _tree(text)
     problems = list(_override(tree, environ))
     try:
         config = Config.model_validate(tree)
@@ -50,10 +39,49 @@ def parse_config(text: str, environ: Mapping[str, str]) -> Config:
     return config
 
 
+def load_sinks(path: Path | None, environ: Mapping[str, str]) -> Sequence[SinkSettings]:
+    """The sinks alone, for who reads what a daemon publishes; the rest of the file may be missing.
+
+    Without a file, the Kafka sink that the environment describes. Raises ConfigError with every problem that was found.
+    """
+    tree = {"sinks": [{"type": "kafka"}]} if path is None else _tree(_read(path))
+    problems = list(_override(tree, environ))
+    try:
+        sinks = _Sinks.model_validate({"sinks": tree.get("sinks", [])}).sinks
+    except ValidationError as error:
+        raise ConfigError([*problems, *problems_of(error, _Sinks)]) from None
+    if problems:
+        raise ConfigError(problems)
+    return sinks
+
+
 def config_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the config, for editors."""
     schema = Config.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "StreamFuse config", **schema}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([Problem(str(path), f"can't be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(str(path), f"expected UTF-8, found byte {error.object[error.start]:#x} at {error.start}")]) from None
+
+
+def _tree(text: str) -> dict[str, Any]:
+    try:
+        tree = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError([Problem("", f"expected YAML: {' '.join(str(error).split())}")]) from None
+    if not isinstance(tree, dict):
+        raise ConfigError([Problem("", f"expected sections such as `sources:` and `sync:`, found {_kind(tree)}")])
+    return tree
+
+
+class _Sinks(Settings):
+    sinks: list[SinkSettings]
 
 
 class _Loader(yaml.SafeLoader):

@@ -17,11 +17,11 @@ LAYERS = (  # each part imports its own layer and those above it, never one belo
     ("types", "errors", "ledger", "logs", "notify"),
     ("interfaces", "clock", "config", "loading"),
     ("sync", "models", "codecs", "headers", "lengths", "documents", "metrics", "topics", "kafka", "simulation", "training", "delivery"),
-    ("sources", "sinks", "feeder", "web"),
+    ("sources", "sinks", "feeder", "web", "sieve"),
     ("pipeline",),
     ("daemon",),
     ("assembly", "view"),
-    ("demo", "simulate", "subscribe"),
+    ("demo", "simulate", "records", "subscription", "tail"),
     ("cli", "testing", "streamfuse"),  # what people start or import; `streamfuse` is the package's own `__init__`
     ("__main__",),
 )
