@@ -56,6 +56,8 @@ class KafkaConnection(Settings):
     """Better given as STREAMFUSE_SOURCES__0__PASSWORD or by `password_file`."""
     password_file: Path | None = None
     connect_timeout: Duration = parse_duration("10s")
+    transport: Literal["kafka-python", "confluent"] = "kafka-python"
+    """The client library; `confluent` needs `pip install 'streamfuse[fast]'`."""
 
 
 class KafkaSourceSettings(KafkaConnection):
