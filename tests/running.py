@@ -14,11 +14,29 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
 PATIENCE = 60  # seconds that a test waits for what must come
+
+
+class Process(Protocol):
+    """What we use of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+    def kill(self) -> None: ...
 
 
 class Running:
@@ -33,9 +51,12 @@ class Running:
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notifications.bind(str(folder / "notify"))
         self._notifications.settimeout(PATIENCE)
-        environ = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify"), "OMP_NUM_THREADS": "1"}
-        with self._error.open("w") as error:  # a file: a pipe that nobody reads would stop it
-            self.process = subprocess.Popen([sys.executable, "-m", "streamfuse", "run", str(config_file)], env=environ, stderr=error)
+        self.process: Process = self._launch(config_file, folder / "notify", self._error)
+
+    def _launch(self, config_file: Path, notify: Path, error: Path) -> Process:
+        environ = {**os.environ, "NOTIFY_SOCKET": str(notify), "OMP_NUM_THREADS": "1"}
+        with error.open("w") as file:  # a file: a pipe that nobody reads would stop it
+            return subprocess.Popen([sys.executable, "-m", "streamfuse", "run", str(config_file)], env=environ, stderr=file)
 
     def __enter__(self) -> Self:
         return self

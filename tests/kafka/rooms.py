@@ -6,9 +6,10 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import cv2
 import numpy as np
@@ -19,7 +20,6 @@ from streamfuse.assembly import make_synchronizer
 from streamfuse.codecs import encode_packet, prediction_from_json
 from streamfuse.config import Config
 from streamfuse.types import MILLISECOND, SECOND, Encoded, Packet, Payload, Position, Prediction, Window, WindowId
-from tests.kafka.broker import Broker
 from tests.kafka.traffic import PATIENCE
 from tests.running import Running
 
@@ -27,24 +27,53 @@ NOON = 1_777_636_800 * SECOND
 STREAMS = ("video", "audio", "text")
 PARTITIONS = 2
 EVERY = {"video": 200 * MILLISECOND, "audio": 200 * MILLISECOND, "text": SECOND}
-_PICTURE = bytes(cv2.imencode(".jpg", np.random.default_rng(3).integers(0, 255, (24, 32, 3), dtype=np.uint8))[1].tobytes())
+_PICTURES = [
+    bytes(cv2.imencode(".jpg", np.random.default_rng(n).integers(0, 255, (24, 32, 3), dtype=np.uint8))[1].tobytes()) for n in range(8)
+]
 _NOISE = np.random.default_rng(4).integers(-3000, 3000, 3200, dtype=np.int16).tobytes()
+
+
+class Brokers(Protocol):
+    """One broker, or several of a cluster."""
+
+    @property
+    def bootstrap(self) -> str: ...
+
+    def create_topic(self, name: str, partitions: int = 1, configs: Mapping[str, str] | None = None) -> None: ...
+
+    def admin(self) -> AbstractContextManager[Any]: ...
 
 
 @dataclass(frozen=True)
 class Place:
-    """Topics and group of one test. All streams are required, without hold or idleness, so that the windows depend on the packets alone."""
+    """Topics and group of one test. All streams are required, without hold or idleness, so that the windows depend on the packets alone.
 
-    broker: Broker
+    `bootstrap` is where its daemons find the brokers, where that is not where the test does. `delivery` and `transport` are as in the
+    config, and left out of it where they are the defaults.
+    """
+
+    broker: Brokers
     name: str
-    sync: Mapping[str, Any]
+    sync: Mapping[str, Any] = field(default_factory=dict)
+    bootstrap: str = ""
+    delivery: str = "at_least_once"
+    transport: str = "kafka-python"
 
     @classmethod
-    def make(cls, broker: Broker, name: str, **sync: object) -> Self:
+    def make(
+        cls,
+        broker: Brokers,
+        name: str,
+        *,
+        bootstrap: str = "",
+        delivery: str = "at_least_once",
+        transport: str = "kafka-python",
+        **sync: object,
+    ) -> Self:
         for stream in STREAMS:
             broker.create_topic(f"{name}.{stream}", PARTITIONS, {"retention.ms": "-1"})  # the records are of a day long ago
-        broker.create_topic(f"{name}.predictions")
-        return cls(broker, name, sync)
+        broker.create_topic(f"{name}.predictions", 1, {"message.timestamp.type": "LogAppendTime"})
+        return cls(broker, name, sync, bootstrap, delivery, transport)
 
     @property
     def topics(self) -> dict[str, str]:
@@ -52,7 +81,10 @@ class Place:
 
     def config(self) -> dict[str, Any]:
         """Of a daemon that reads and predicts here."""
-        kafka = {"type": "kafka", "bootstrap": self.broker.bootstrap}
+        kafka = {"type": "kafka", "bootstrap": self.bootstrap or self.broker.bootstrap}
+        if self.transport != "kafka-python":
+            kafka["transport"] = self.transport
+        delivery = {} if self.delivery == "at_least_once" else {"delivery": self.delivery}
         required = {"max_out_of_orderness": "300ms", "idle_timeout": None}
         return {
             "sources": [{**kafka, "topics": self.topics, "group": self.name, "start": "earliest"}],
@@ -64,7 +96,7 @@ class Place:
             },
             "models": {"device": "cpu", "max_batch": 8},
             "sinks": [{**kafka, "topic": f"{self.name}.predictions"}],
-            "pipeline": {"commit_interval": "100ms"},
+            "pipeline": {"commit_interval": "100ms", **delivery},
         }
 
     def publish(self, packets: Sequence[Packet]) -> Sequence[Packet]:
@@ -111,7 +143,11 @@ class Published:
     def __init__(self, place: Place) -> None:
         self.all: list[Prediction] = []
         self._consumer: KafkaConsumer = KafkaConsumer(
-            bootstrap_servers=place.broker.bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=20, metrics_enabled=False
+            bootstrap_servers=place.broker.bootstrap,
+            isolation_level="read_committed" if place.delivery == "exactly_once" else "read_uncommitted",
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=20,
+            metrics_enabled=False,
         )
         self._partition = TopicPartition(f"{place.name}.predictions", 0)
         self._consumer.assign([self._partition])
@@ -136,7 +172,13 @@ class Published:
         """Read all that stands there now."""
         end = self._consumer.end_offsets([self._partition])[self._partition]
         while self._consumer.position(self._partition) < end:
-            self._poll(1000)
+            self.more(1)
+
+    def more(self, seconds: float) -> int:
+        """Read what comes, for up to so long; returns how many came."""
+        before = len(self.all)
+        self._poll(round(seconds * 1000))
+        return len(self.all) - before
 
     def _until(self, enough: Callable[[], bool], daemons: Sequence[Running]) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -151,18 +193,23 @@ class Published:
             self.all += [prediction_from_json(record.value) for record in records]
 
 
-def records(seed: int, rooms: Sequence[str], begin: int, seconds: int, *, late: float = 0.0, twice: float = 0.0) -> list[Packet]:
+def records(
+    seed: int, rooms: Sequence[str], begin: int, seconds: int, *, late: float = 0.0, twice: float = 0.0, pauses: bool = False
+) -> list[Packet]:
     """The packets of some seconds of these rooms, in an order in which they could arrive: up to 250 ms out of order.
 
     `late` is the share of pictures and sounds that comes a second later still, `twice` the share that comes twice. The first room has no
     picture in every seventh second. Text is never late: whether a window without any says `gap` or `late` depends on what came first.
+    With `pauses` each room is silent in every third second, so that sessions end.
     """
     dice = random.Random(seed)
     arriving: list[tuple[int, Packet]] = []
-    for room in rooms:
+    for number, room in enumerate(rooms):
         for stream, step in EVERY.items():
             for at in range(begin * SECOND, (begin + seconds) * SECOND, step):
                 if stream == "video" and room == rooms[0] and at // SECOND % 7 == 3:
+                    continue
+                if pauses and (at // SECOND + number) % 3 == 2:
                     continue
                 packet = _packet(stream, room, NOON + at, step)
                 delay = dice.randrange(250 * MILLISECOND) + (SECOND if stream != "text" and dice.random() < late else 0)
@@ -176,7 +223,7 @@ def _packet(stream: str, room: str, at: int, step: int) -> Packet:
     loud = (at // SECOND + len(room)) % 4 < 2  # so that predictions differ
     payload: Payload = f"word {at // SECOND}"
     if stream == "video":
-        payload = Encoded(_PICTURE, "image/jpeg")
+        payload = Encoded(_PICTURES[at // step % len(_PICTURES)], "image/jpeg")
     elif stream == "audio":
         payload = Encoded(_NOISE if loud else bytes(len(_NOISE)), "audio/pcm", 16_000, 1)
     duration = 0 if stream == "video" else step

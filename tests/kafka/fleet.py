@@ -1,0 +1,184 @@
+"""Replicas under load: what feeds them, what starts and kills them, and their group as its coordinator sees it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import kafka.errors
+from kafka import KafkaProducer
+from kafka.admin import MemberToRemove
+
+from streamfuse.codecs import encode_packet
+from streamfuse.types import MILLISECOND, SECOND, Packet, WindowId
+from tests.kafka.rooms import NOON, STREAMS, Place, Published, records
+from tests.kafka.traffic import PATIENCE
+from tests.kafka.warm import Warm
+from tests.running import Running
+
+FOR_EVER_MS = 2**31 - 1
+CHUNK = 10  # seconds of event time that are made at a time
+QUIET = 30.0  # seconds without any new prediction after which no more are expected
+
+
+class Load:
+    """Publishes what happens in these rooms, `speed` times as fast as it does, on a thread; use it with `with`, and `end` it inside.
+
+    Waits for brokers that are away, however long, and keeps the order of each partition.
+    """
+
+    def __init__(self, place: Place, seed: int, rooms: Sequence[str], speed: float, **kinds: Any) -> None:
+        """`kinds` as `records` takes them."""
+        self.sent: list[Packet] = []
+        self._place = place
+        self._seed = seed
+        self._rooms = rooms
+        self._speed = speed
+        self._kinds = kinds
+        self._ending = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def end(self) -> list[Packet]:
+        """All packets that were published, in order, when all of them are acknowledged."""
+        self._ending.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return self.sent
+
+    def _run(self) -> None:
+        producer = KafkaProducer(
+            bootstrap_servers=self._place.broker.bootstrap,
+            acks="all",
+            linger_ms=20,
+            delivery_timeout_ms=FOR_EVER_MS,
+            max_block_ms=10 * 60_000,
+            metrics_enabled=False,
+        )
+        try:
+            self._publish(producer)
+            producer.flush(PATIENCE)
+        except BaseException as error:
+            self._failure = error
+        finally:
+            producer.close(1)
+
+    def _publish(self, producer: KafkaProducer) -> None:
+        began = time.monotonic()
+        chunk = 0
+        while True:
+            for packet in records(self._seed * 1000 + chunk, self._rooms, chunk * CHUNK, CHUNK, **self._kinds):
+                due = began + (packet.event_time - NOON) / SECOND / self._speed
+                if self._ending.wait(max(0.0, due - time.monotonic())):
+                    return
+                key, value, headers, timestamp = encode_packet(packet)
+                self.sent.append(packet)
+                producer.send(self._place.topics[packet.stream], value, key, list(headers), timestamp_ms=timestamp // MILLISECOND)
+            chunk += 1
+
+
+class Fleet:
+    """Replicas of one daemon, each in its slot; use it with `with`, which leaves none behind."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self.running: dict[int, Running] = {}
+        self._folder = folder
+        self._config = config
+        self._lives = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        for slot in list(self.running):
+            self.kill(slot)
+
+    @property
+    def daemons(self) -> list[Running]:
+        return list(self.running.values())
+
+    def start(self, slot: int) -> Running:
+        """Does not wait until it is ready."""
+        assert slot not in self.running
+        self._lives += 1
+        self.running[slot] = Warm(self._folder / f"{self._lives}", self._config)
+        return self.running[slot]
+
+    def kill(self, slot: int) -> None:
+        daemon = self.running.pop(slot)
+        daemon.kill()
+        daemon.__exit__(None, None, None)
+
+    def stop(self, slot: int) -> tuple[int, str]:
+        """In order, by SIGTERM; returns its exit code and what it said."""
+        daemon = self.running.pop(slot)
+        with daemon:
+            return daemon.terminate()
+
+    def dead(self) -> list[str]:
+        """What those said that have ended of themselves."""
+        return [f"slot {slot} ended with {d.process.poll()}: {d.said}" for slot, d in self.running.items() if d.process.poll() is not None]
+
+
+class Group:
+    """The group of a place; use it with `with`."""
+
+    def __init__(self, place: Place) -> None:
+        self._name = place.name
+        self._context = place.broker.admin()
+
+    def __enter__(self) -> Self:
+        self._admin = self._context.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        self._context.__exit__(kind, error, trace)
+
+    def look(self) -> tuple[str, dict[str, int]]:
+        """Its state (`Stable`, `PreparingRebalance` ...), and with how many partitions each member goes. Nothing while nobody knows."""
+        try:
+            group = self._admin.describe_groups([self._name])[self._name]
+        except kafka.errors.RetriableError as error:
+            return type(error).__name__, {}
+        members = {
+            member["member_id"]: sum(len(topic["partitions"]) for topic in member["member_assignment"]["assigned_partitions"])
+            if member["member_assignment"]
+            else 0
+            for member in group["members"]
+        }
+        return group["group_state"], members
+
+    def forget(self, members: Iterable[str]) -> None:
+        """Put them out, as the broker would do after 10 s of silence."""
+        self._admin.remove_group_members(self._name, [MemberToRemove(member_id=member) for member in members])
+
+
+def members_wanted(replicas: int, partitions: int) -> list[int]:
+    """How many partitions of all topics each member gets by the Range assignor."""
+    return sorted((partitions // replicas + (number < partitions % replicas)) * len(STREAMS) for number in range(replicas))
+
+
+def read_on(published: Published, wanted: Iterable[WindowId], fleet: Fleet) -> None:
+    """Returns when all of these are there, when none came for long, or when a replica has ended of itself."""
+    left = set(wanted) - {prediction.id for prediction in published.all}
+    quiet_since = time.monotonic()
+    read = len(published.all)
+    while left and time.monotonic() - quiet_since < QUIET and not fleet.dead():
+        if published.more(0.2):
+            left -= {prediction.id for prediction in published.all[read:]}
+            read = len(published.all)
+            quiet_since = time.monotonic()
+    published.to_the_end()
