@@ -12,6 +12,7 @@ from streamfuse.clock import SystemClock
 from streamfuse.config import (
     AnchoredSettings,
     Config,
+    DeadLetterSettings,
     KafkaSinkSettings,
     KafkaSourceSettings,
     SessionSettings,
@@ -24,7 +25,9 @@ from streamfuse.daemon import Daemon
 from streamfuse.delivery import AtLeastOnce
 from streamfuse.errors import ConfigError, Problem, StreamFuseError
 from streamfuse.interfaces import Clock, Delivery, Sink, Source
+from streamfuse.loading import streams_of
 from streamfuse.metrics import Metrics
+from streamfuse.sinks.dead_letters import DeadLetters, LetterWriter
 from streamfuse.sync import Anchored, ClockPolicy, Session, Sliding, StreamPolicy, Synchronizer, Tumbling
 from streamfuse.sync.windows import Shape
 from streamfuse.topics import Topics
@@ -50,6 +53,12 @@ SINKS = {
 }
 
 
+LETTERS = {
+    "jsonl": ("streamfuse.sinks.dead_letters", "JsonlLetters"),
+    "kafka": ("streamfuse.kafka.dead_letters", "KafkaLetters"),
+}
+
+
 def build(config: Config, *, clock: Clock | None = None, topics: Topics | None = None) -> Daemon:
     """Every part of the config. Raises ConfigError with the mistakes of all parts at once."""
     time = clock or SystemClock()
@@ -62,12 +71,14 @@ def build(config: Config, *, clock: Clock | None = None, topics: Topics | None =
     runners = _make("models", [config.models], lambda s: _make_runner(config, time), problems, numbered=False)
     metrics = Metrics(time)
     deliveries = _make("", [config], lambda c: make_delivery(c, sources, sinks, time, metrics), problems, numbered=False)
+    letters = _make("dead_letters", [config.dead_letters], make_letter_writer, problems, numbered=False)
     if problems:
         raise ConfigError(problems)
+    dead_letters = DeadLetters(config.dead_letters, letters[0], lambda: _received(config, synchronizer), time, metrics)
     runner = runners[0]
     metrics.watch(synchronizer)
     metrics.model(runner.bundle.config.name, runner.bundle.digest, str(runner.device))
-    return Daemon(config, time, hub, metrics, synchronizer, runner, sources, sinks, deliveries[0], feeds)
+    return Daemon(config, time, hub, metrics, synchronizer, runner, sources, sinks, dead_letters, deliveries[0], feeds)
 
 
 def make_source(settings: SourceSettings, clock: Clock, topics: Topics) -> Source:
@@ -83,6 +94,13 @@ def make_sink(settings: SinkSettings, topics: Topics) -> Sink:
     made = _class(SINKS[settings.type])
     sink: Sink = made(settings, topics) if settings.type == "topics" else made(settings)
     return sink
+
+
+def make_letter_writer(settings: DeadLetterSettings) -> LetterWriter | None:
+    if settings.type == "none":
+        return None
+    writer: LetterWriter = _class(LETTERS[settings.type])(settings)
+    return writer
 
 
 def make_delivery(config: Config, sources: Sequence[Source], sinks: Sequence[Sink], clock: Clock, metrics: Metrics) -> Delivery:
@@ -138,6 +156,12 @@ def make_shape(settings: SyncSettings) -> Shape:
     if isinstance(windows, AnchoredSettings):
         return Anchored(windows.primary, windows.tolerance, windows.take)
     return Tumbling(windows.size, windows.offset)
+
+
+def _received(config: Config, synchronizer: Synchronizer) -> int:
+    """How many records have come from topics."""
+    streams = {stream for source in config.sources if source.type in ("kafka", "topics") for stream in streams_of(source)}
+    return sum(account.received for stream, account in synchronizer.ledger.accounts.items() if stream in streams)
 
 
 def _make_runner(config: Config, clock: Clock) -> TorchRunner:

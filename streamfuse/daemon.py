@@ -21,6 +21,7 @@ from streamfuse.feeder import feed, publish_to
 from streamfuse.interfaces import Clock, Delivery, Runner, Sink, Source
 from streamfuse.metrics import Metrics
 from streamfuse.notify import notify
+from streamfuse.sinks.dead_letters import DeadLetters
 from streamfuse.sinks.jsonl import LossWriter
 from streamfuse.sync import Synchronizer
 from streamfuse.topics import Topics
@@ -45,6 +46,7 @@ class Daemon:
     runner: Runner
     sources: list[Source]
     sinks: list[Sink]
+    dead_letters: DeadLetters
     delivery: Delivery
     feeds: list[Source]
     is_ready: bool = False
@@ -86,6 +88,7 @@ class Daemon:
         notify("STATUS=opening sources and sinks")
         if self.config.losses is not None:
             self._losses = await stack.enter_async_context(LossWriter(self.config.losses))
+        await stack.enter_async_context(self.dead_letters)
         for sink in self.sinks:
             await stack.enter_async_context(sink)
         for source in self.sources:
@@ -147,11 +150,15 @@ class Daemon:
             beside.start_soon(run_feed, source)
 
     async def _lost(self, losses: Sequence[Loss]) -> None:
-        """Tell the first loss of each stream and reason; write all of them where the config says."""
+        """Tell the first loss of each stream and reason; write all of them where the config says.
+
+        Returns when they are durable, so that no cursor passes a record before. Raises TooManyDeadLetters.
+        """
         for loss in losses:
             if (loss.stream, loss.reason) not in self._told:
                 self._told.add((loss.stream, loss.reason))
                 log.warning("stream %s, key %s: a record is %s (further ones are counted only): %s", loss.stream, loss.key, *_why(loss))
+        await self.dead_letters.take(losses)
         if self._losses is not None:
             await self._losses.write(losses)
 
@@ -166,6 +173,7 @@ class Daemon:
     async def _keep_beating(self) -> None:
         while True:
             self._beat = self.clock.monotonic()
+            self.dead_letters.look()
             await anyio.sleep(BEAT)
 
     def _alive(self) -> bool:

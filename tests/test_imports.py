@@ -14,9 +14,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "streamfuse"
 
 LAYERS = (  # each part imports its own layer and those above it, never one below
-    ("types", "errors", "ledger", "logs", "notify"),
+    ("types", "errors", "ledger", "logs", "notify", "share"),
     ("interfaces", "clock", "config", "loading"),
-    ("sync", "models", "codecs", "headers", "lengths", "documents", "metrics", "topics", "kafka", "simulation", "training", "delivery"),
+    ("sync", "models", "codecs", "headers", "lengths", "documents", "metrics", "topics", "simulation", "training", "delivery"),
+    ("dead_letters", "kafka"),
     ("sources", "sinks", "feeder", "web", "sieve"),
     ("pipeline",),
     ("daemon",),

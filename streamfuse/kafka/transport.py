@@ -34,6 +34,10 @@ class Refused(TransportError):
         self.fix = fix
 
 
+class TooLarge(Refused):
+    """The record is greater than its topic takes."""
+
+
 class Partition(NamedTuple):
     topic: str
     number: int

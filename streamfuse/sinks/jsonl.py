@@ -97,6 +97,7 @@ class LineFile:
         self._path = path
         self._descriptor: int | None = None
         self._regular = False
+        self._lock = anyio.Lock()
 
     async def open(self) -> None:
         """Creates the file and its folders. Raises SinkError where that can't be."""
@@ -108,11 +109,13 @@ class LineFile:
             await anyio.to_thread.run_sync(os.close, descriptor)
 
     async def write(self, lines: Sequence[str]) -> None:
-        """Appends the lines, in order; they are durable when this returns. Raises SinkError."""
+        """Appends the lines, in order; they are durable when this returns. May be called by several tasks at a time. Raises SinkError."""
         if lines:
             data = "".join(line + "\n" for line in lines).encode()
-            with anyio.CancelScope(shield=True):  # a cancelled write would leave a thread behind that still writes
-                await anyio.to_thread.run_sync(self._write, data)
+            # Shielded, as a cancelled write would leave a thread behind that still writes; one by one, so that lines stay whole.
+            with anyio.CancelScope(shield=True):
+                async with self._lock:
+                    await anyio.to_thread.run_sync(self._write, data)
 
     def _open(self) -> None:
         if self._path == "-":
