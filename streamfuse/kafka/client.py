@@ -24,6 +24,7 @@ T = TypeVar("T")
 DEFAULT_PORT = 9092
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 5.0  # seconds between two attempts
+CLIENT_ID = "streamfuse"
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def connection_options(settings: KafkaConnection) -> dict[str, Any]:
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap.split(","),
         "bootstrap_timeout_ms": settings.connect_timeout // 1_000_000,
-        "client_id": "streamfuse",
+        "client_id": CLIENT_ID,
         "security_protocol": settings.security.upper(),
         "ssl_cafile": _text(settings.ca_file),
         "ssl_certfile": _text(settings.certificate_file),
@@ -44,7 +45,7 @@ def connection_options(settings: KafkaConnection) -> dict[str, Any]:
     if settings.security.startswith("sasl"):
         options["sasl_mechanism"] = settings.mechanism
         options["sasl_plain_username"] = settings.username
-        options["sasl_plain_password"] = _password(settings)
+        options["sasl_plain_password"] = password(settings)
     return options
 
 
@@ -85,7 +86,7 @@ async def connect(make: Callable[..., T], settings: KafkaConnection, options: Ma
     """
     patience = Patience(f"{what} connects to {settings.bootstrap}")
     while True:
-        cause = await _unreachable(settings)
+        cause = await unreachable(settings)
         if cause is None:
             try:
                 client = await anyio.to_thread.run_sync(_make, make, {**connection_options(settings), **options})
@@ -137,7 +138,7 @@ def _make(make: Callable[..., T], options: Mapping[str, Any]) -> T:
             raise
 
 
-async def _unreachable(settings: KafkaConnection) -> str | None:
+async def unreachable(settings: KafkaConnection) -> str | None:
     """Why no bootstrap broker takes a connection; None when one does."""
     causes = []
     for address in settings.bootstrap.split(","):
@@ -165,7 +166,7 @@ def _text(path: object) -> str | None:
     return None if path is None else str(path)
 
 
-def _password(settings: KafkaConnection) -> str | None:
+def password(settings: KafkaConnection) -> str | None:
     if settings.password_file is not None:
         try:
             return settings.password_file.read_text().strip()

@@ -83,7 +83,10 @@ class Consumer(Protocol):
     """
 
     def subscribe(self, topics: Sequence[str]) -> None:
-        """Join the group; the assignment comes with a later `poll`. Range assignor: partition n of all topics goes to one member."""
+        """Join the group; the assignment comes with a later `poll`. Range assignor: partition n of all topics goes to one member.
+
+        A partition begins where the group has committed, unless `seek` sends it elsewhere before the `poll` after the one that told of it.
+        """
         ...
 
     def assign(self, offsets: Mapping[Partition, int]) -> None:
@@ -91,17 +94,29 @@ class Consumer(Protocol):
         ...
 
     def poll(self, timeout: float) -> Polled:
-        """Waits up to `timeout` seconds for records. Nothing else keeps the membership alive for longer than minutes."""
+        """Waits up to `timeout` seconds for records, and no longer than until a rebalance. Nothing else keeps the membership alive for
+        longer than minutes.
+
+        Partitions that a rebalance has brought, and that are not `unbroken`, have no records in the same poll.
+        """
         ...
 
     def lagging(self, partitions: Iterable[Partition]) -> frozenset[Partition]:
         """Those of which records may be there that no poll has brought yet: the position is behind the end as last heard, or nothing was
-        heard yet. Does not block."""
+        heard lately, as the partition is paused or its broker is away. Does not block.
+
+        What an open transaction has written is not there yet for a consumer that reads committed records only.
+        """
         ...
 
-    def seek(self, partition: Partition, offset: int) -> None: ...
+    def seek(self, partition: Partition, offset: int) -> None:
+        """The next record of the partition is the one at this offset, or the first after it. Like `pause` and `resume`, passes over what is
+        not ours any more."""
+        ...
 
-    def pause(self, partitions: Iterable[Partition]) -> None: ...
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        """Bring no records of these; a partition that a rebalance brings is not paused."""
+        ...
 
     def resume(self, partitions: Iterable[Partition]) -> None: ...
 
@@ -147,7 +162,8 @@ class Producer(Protocol):
     def send(self, topic: str, record: WireRecord, done: Callable[[TransportError | None], None], partition: int | None = None) -> None:
         """Hands the record over; `done` is called later, on any thread, with None when it is durable.
 
-        Without `partition` the key decides (murmur2, as Kafka's own client does it). Raises Passing where there is no room for it now.
+        Without `partition` the key decides (murmur2, as Kafka's own client does it). Raises Passing where there is no room for it now, and
+        Refused where it can't be sent at all: its topic does not exist, or it is too large.
         """
         ...
 
@@ -173,7 +189,9 @@ class TransactionalProducer(Protocol):
         """One transaction, from begin to commit; returns when it is durable.
 
         Raises Outdated where the group has moved on, and nothing was done; Passing where it may or may not have been done: `close` this
-        producer, make another, `open` it, and see by `Consumer.committed` whether it was. Raises Refused where waiting won't help.
+        producer, make another, `open` it, and see by `Consumer.committed` whether it was. So it is too where another producer with our
+        transactional id has been opened, or the broker has given up on the transaction, which nobody can tell apart. Raises Refused where
+        waiting won't help; nothing was done. Blocks for no longer than about the transaction's timeout.
         """
         ...
 
