@@ -1,4 +1,4 @@
-"""A real Apache Kafka for tests: one KRaft broker on loopback that can be killed and started again on the same data."""
+"""A real Apache Kafka for tests: a KRaft broker on loopback that can be killed and started again on the same data."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ START_TIMEOUT = 90.0
 
 PROPERTIES = """
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+node.id={node}
+controller.quorum.voters={voters}
+listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}
-offsets.topic.replication.factor=1
+default.replication.factor={replicas}
+min.insync.replicas={in_sync}
+offsets.topic.replication.factor={replicas}
 offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={replicas}
+transaction.state.log.min.isr={in_sync}
+transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 auto.create.topics.enable=false
@@ -40,15 +43,39 @@ auto.create.topics.enable=false
 
 
 class Broker:
-    """Use it with `with`. `properties` are added to the broker's, or stand in their place."""
+    """Use it with `with`. `properties` are added to the broker's, or stand in their place.
 
-    def __init__(self, home: Path, folder: Path, properties: Mapping[str, str] | None = None) -> None:
+    Who connects to `behind` is told to find the broker at `proxy`, a port that the caller forwards to `behind`.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        folder: Path,
+        properties: Mapping[str, str] | None = None,
+        *,
+        node: int = 1,
+        voters: Mapping[int, int] | None = None,
+        proxy: int | None = None,
+    ) -> None:
+        """One of a cluster is `node`, and `voters` are all of them, each with the port of its controller."""
         self._home = home
         self._folder = folder
-        self.port, controller = _free_ports(2)
+        self.port, self.behind, controller = free_ports(3)
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._properties = folder / "server.properties"
-        text = PROPERTIES.format(port=self.port, controller=controller, data=folder / "data")
+        voters = voters or {node: controller}
+        text = PROPERTIES.format(
+            node=node,
+            voters=",".join(f"{number}@127.0.0.1:{port}" for number, port in voters.items()),
+            port=self.port,
+            behind=self.behind,
+            controller=voters[node],
+            proxy=proxy or self.behind,
+            data=folder / "data",
+            replicas=len(voters),
+            in_sync=min(2, len(voters)),
+        )
         self._properties.write_text(text + "".join(f"{name}={value}\n" for name, value in (properties or {}).items()))
         self._process: subprocess.Popen[str] | None = None
         self._formatted = False
@@ -134,7 +161,7 @@ def _follow(process: subprocess.Popen[str], said: SimpleQueue[str]) -> None:
     said.put("")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
