@@ -150,7 +150,7 @@ class Following:
         self.consumer = MemoryConsumer(topic)
         self.deliveries: list[Delivery] = []
         self.failure: BaseException | None = None
-        self.poller = TailPoller(self.consumer, tail, "test", self._deliver, self._fail)
+        self.poller = TailPoller(lambda: self.consumer, tail, "test", self._deliver, self._fail)
 
     def __enter__(self) -> Following:
         self.poller.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -14,8 +15,8 @@ from anyio.lowlevel import checkpoint
 from streamfuse.codecs import Record
 from streamfuse.config import KafkaConnection
 from streamfuse.errors import SourceError
-from streamfuse.kafka.client import Patience
-from streamfuse.kafka.clients import Reading, connect, make_consumer
+from streamfuse.kafka.client import unreachable
+from streamfuse.kafka.clients import Reading, make_consumer
 from streamfuse.kafka.tail_poller import BUFFER_BYTES, Batch, Delivery, Tail, TailPoller
 from streamfuse.kafka.transport import Consumer, Partition, Passing, Refused
 
@@ -32,6 +33,7 @@ class KafkaRecords:
         self._settings = settings
         self._tail = tail
         self._poller: TailPoller | None = None
+        self._stands = False
         self._inbox: deque[Batch] = deque()
         self._epochs: Mapping[Partition, int] = {}
         self._taken: tuple[Partition, int, int] | None = None
@@ -40,30 +42,14 @@ class KafkaRecords:
         self._arrived = anyio.Event()
 
     async def open(self) -> None:
-        """Waits for the broker and the topic, as long as it takes, and says so in the log. Raises SourceError where waiting won't help."""
-        reading = Reading(group=self._tail.group, start="earliest", read_committed=self._tail.read_committed, fetch_bytes=BUFFER_BYTES)
-        try:
-            consumer = await connect(lambda: make_consumer(self._settings, reading), self._settings, self._what)
-            try:
-                await self._find_topic(consumer)
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(consumer.close)
-                raise
-        except Refused as refused:
-            raise self._refusal(refused) from refused
-        loop = asyncio.get_running_loop()
+        """Waits for the broker and the topic, as long as it takes, and says so in the log. Raises SourceError where waiting won't help.
 
-        def on_loop(call: Callable[[T], None], value: T) -> None:
-            try:
-                loop.call_soon_threadsafe(call, value)
-            except RuntimeError:  # the loop is closed: nobody reads any more
-                self.abandon()
-
-        self._poller = TailPoller(
-            consumer, self._tail, self._what, lambda delivery: on_loop(self._receive, delivery), lambda error: on_loop(self._end, error)
-        )
-        self._poller.start()
+        What is published after that will come. One that was cancelled goes on in the background; the next call waits for it.
+        """
+        if self._poller is None:
+            self._poller = self._start()
+        while not self._stands:
+            await self._arrival()
 
     async def next(self) -> tuple[Record, bool]:
         """Never ends. Raises SourceError where waiting won't help, such as a missing right to read."""
@@ -75,12 +61,7 @@ class KafkaRecords:
         while True:
             if (taken := self._take()) is not None:
                 return taken
-            if isinstance(self._failure, Refused):
-                raise self._refusal(self._failure) from self._failure
-            if self._failure is not None:
-                raise self._failure
-            self._arrived = anyio.Event()
-            await self._arrived.wait()
+            await self._arrival()
 
     async def commit(self) -> None:
         """Says that the record before was processed, and returns when that is durable, or its partition is no longer ours."""
@@ -102,20 +83,34 @@ class KafkaRecords:
         if self._poller is not None:
             self._poller.stop_soon()
 
-    async def _find_topic(self, consumer: Consumer) -> None:
-        topic = self._tail.topic
-        patience = Patience(f"{self._what} looks for its topic")
-        while True:
+    def _start(self) -> TailPoller:
+        settings = self._settings
+        reading = Reading(group=self._tail.group, start="earliest", read_committed=self._tail.read_committed, fetch_bytes=BUFFER_BYTES)
+        loop = asyncio.get_running_loop()
+
+        def make() -> Consumer:
+            if (cause := anyio.run(unreachable, settings)) is not None:
+                raise Passing(f"{settings.bootstrap}: {cause}")
+            return make_consumer(settings, reading)
+
+        def on_loop(call: Callable[[T], None], value: T) -> None:
             try:
-                counts = await anyio.to_thread.run_sync(consumer.counts, [topic])
-            except Passing as error:
-                cause = str(error)
-            else:
-                if counts[topic]:
-                    patience.over()
-                    return
-                cause = f"there is no topic {topic} yet; start the daemon that publishes to it, or correct the name"
-            await anyio.sleep(patience.delay(cause))
+                loop.call_soon_threadsafe(call, value)
+            except RuntimeError:  # the loop is closed: nobody reads any more
+                self.abandon()
+
+        poller = TailPoller(make, self._tail, self._what, partial(on_loop, self._receive), partial(on_loop, self._end))
+        poller.start()
+        return poller
+
+    async def _arrival(self) -> None:
+        """Returns when something has come. Raises what has ended the reading."""
+        if isinstance(self._failure, Refused):
+            raise SourceError(f"{self._what}: {self._failure}") from self._failure
+        if self._failure is not None:
+            raise self._failure
+        self._arrived = anyio.Event()
+        await self._arrived.wait()
 
     def _take(self) -> tuple[Record, bool] | None:
         while self._inbox:
@@ -139,6 +134,7 @@ class KafkaRecords:
             self._poller.processed(*taken)
 
     def _receive(self, delivery: Delivery) -> None:
+        self._stands = True
         self._epochs = delivery.epochs
         self._inbox.extend(delivery.batches)
         self._arrived.set()
@@ -146,6 +142,3 @@ class KafkaRecords:
     def _end(self, error: BaseException) -> None:
         self._failure = error
         self._arrived.set()
-
-    def _refusal(self, refused: Refused) -> SourceError:
-        return SourceError(f"{self._what}: {refused}")

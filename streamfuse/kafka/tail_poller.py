@@ -55,7 +55,8 @@ class Batch:
 
 
 class Delivery(NamedTuple):
-    """What one poll brought: the partitions that are ours, each with the epoch since when, and records."""
+    """The partitions that are ours, each with the epoch since when, and what one poll brought of them. The first one says that we stand
+    where we begin: what is published from now on will come."""
 
     epochs: Mapping[Partition, int]
     batches: list[Batch]
@@ -66,13 +67,13 @@ class TailPoller:
 
     def __init__(
         self,
-        consumer: Consumer,
+        make: Callable[[], Consumer],
         tail: Tail,
         what: str,
         deliver: Callable[[Delivery], None],
         fail: Callable[[BaseException], None],
     ) -> None:
-        self._consumer = consumer
+        self._make = make
         self._tail = tail
         self._what = what
         self._deliver = deliver
@@ -83,7 +84,8 @@ class TailPoller:
         self._buffered = 0
         self._done: dict[Partition, tuple[int, int]] = {}  # epoch and next offset of what was processed and not yet committed
         self._asked: list[Future[None]] = []
-        self._epoch = 0  # from here on, the thread's own
+        self._consumer: Consumer  # from here on, the thread's own
+        self._epoch = 0
         self._epochs: dict[Partition, int] = {}
         self._known: dict[Partition, int] = {}
         self._next: dict[Partition, int] = {}
@@ -125,34 +127,47 @@ class TailPoller:
 
     def _run(self) -> None:
         try:
-            if self._tail.group is None:
-                self._retry("looks for where to begin", self._assign)
-            else:
-                self._consumer.subscribe([self._tail.topic])
-            patience = Patience(f"{self._what} polls")
-            while not self._stopping.is_set():
+            if self._retry("connects", self._connect):
                 try:
-                    polled = self._consumer.poll(PAUSED_POLL if self._paused else POLL)
-                except Passing as error:
-                    self._stopping.wait(patience.delay(str(error)))
-                    continue
-                patience.over()
-                self._settle(polled)
-                self._pause_or_resume()
-                if self._tail.group is None:
-                    self._look_for_partitions()
-                elif self._asked or time.monotonic() >= self._commit_at:
-                    self._commit()
-            if self._tail.group is not None:
-                self._commit()
+                    self._follow()
+                finally:
+                    self._consumer.close()
         except Exception as error:
             self._fail(error)  # raised where the subscriber waits for records
         finally:
             atexit.unregister(self.stop)
+            self._give_up()
+
+    def _connect(self) -> None:
+        self._consumer = self._make()
+
+    def _follow(self) -> None:
+        self._retry("looks for its topic", self._find_topic)
+        if self._tail.group is None:
+            self._retry("looks for where to begin", self._assign)
+        else:
+            self._consumer.subscribe([self._tail.topic])
+        patience = Patience(f"{self._what} polls")
+        while not self._stopping.is_set():
             try:
-                self._consumer.close()
-            finally:
-                self._give_up()
+                polled = self._consumer.poll(PAUSED_POLL if self._paused else POLL)
+            except Passing as error:
+                self._stopping.wait(patience.delay(str(error)))
+                continue
+            patience.over()
+            self._settle(polled)
+            self._pause_or_resume()
+            if self._tail.group is None:
+                self._look_for_partitions()
+            elif self._asked or time.monotonic() >= self._commit_at:
+                self._commit()
+        if self._tail.group is not None:
+            self._commit()
+
+    def _find_topic(self) -> None:
+        topic = self._tail.topic
+        if not self._consumer.counts([topic])[topic]:
+            raise Passing(f"there is no topic {topic} yet; start the daemon that publishes to it, or correct the name")
 
     def _settle(self, polled: Polled) -> None:
         gained = self._rebalanced(polled)
@@ -225,12 +240,11 @@ class TailPoller:
 
     def _assign(self) -> None:
         count = self._consumer.counts([self._tail.topic])[self._tail.topic]
-        if not count:
-            raise Passing(f"there is no topic {self._tail.topic} any more")
         self._next = self._starts([Partition(self._tail.topic, number) for number in range(count)])
         self._epochs = dict.fromkeys(self._next, 0)
         self._consumer.assign(self._next)
         self._look_at = time.monotonic() + LOOK_FOR_PARTITIONS_EVERY
+        self._deliver(Delivery(dict(self._epochs), []))
 
     def _look_for_partitions(self) -> None:
         """Nobody tells who is in no group that its topic got more partitions; they are read from their beginning."""
@@ -246,14 +260,18 @@ class TailPoller:
         except Passing as error:
             log.debug("%s: looks for new partitions later: %s", self._what, error)
 
-    def _retry(self, doing: str, step: Callable[[], None]) -> None:
+    def _retry(self, doing: str, step: Callable[[], None]) -> bool:
+        """Whether it was done before we were told to stop."""
         patience = Patience(f"{self._what} {doing}")
         while not self._stopping.is_set():
             try:
                 step()
-                return
             except Passing as error:
                 self._stopping.wait(patience.delay(str(error)))
+            else:
+                patience.over()
+                return True
+        return False
 
     def _pause_or_resume(self) -> None:
         with self._lock:
