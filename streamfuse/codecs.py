@@ -77,6 +77,8 @@ MAX_RATE = 1_000_000
 MAX_CHANNELS = 64
 REMEMBERED = 4096
 """Bound of each memory of a decoder; a full one starts anew."""
+LONGEST_REMEMBERED = 1024
+"""Bytes; what is said at greater length is read anew each time."""
 
 _MAGIC = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -87,12 +89,6 @@ _MAGIC = (
 )
 _PCM = {"audio/pcm": "s16le", "audio/l16": "s16be"}  # and the encoding that they stand for: RFC 2586 has L16 in network byte order
 _FILES = ("audio/flac", "audio/ogg", "audio/opus")  # sound that tells its length itself
-_NAMES = {
-    *(f"ce_{name}" for name in ("specversion", "id", "source", "type", "time", "dataschema", "subject")),  # CloudEvents'
-    *(f"ce_{name}" for name in ("stream", "duration", "sequence", "samplerate", "channels", "encoding")),  # and our extensions
-    "content-type",
-}
-
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -132,7 +128,6 @@ class RecordDecoder:
         self._streams: dict[str, list[str]] = {}
         for stream, topic in topics.items():
             self._streams.setdefault(topic, []).append(stream)
-        self._names = set(_NAMES)
         self._kinds: dict[tuple[object, ...], _Kind] = {}
         self._keys: dict[bytes | None, str] = {None: NO_KEY}
         self._seconds: dict[bytes, int] = {}
@@ -162,8 +157,8 @@ class RecordDecoder:
                 f"expected at most {self.max_record_bytes} bytes, found {len(value)}; send smaller records or raise max_record_bytes"
             )
         headers = dict(record.headers)
-        if not headers.keys() <= self._names:
-            headers = self._by_name(record.headers)
+        if "ce_specversion" not in headers or "content-type" not in headers:  # no event, or one with capitals in its names
+            headers = by_name(record.headers)
         get = headers.get
         content_type = get("content-type")
         what = (
@@ -180,30 +175,40 @@ class RecordDecoder:
         kind = self._kinds.get(what)
         if kind is None:
             kind = _remember(self._kinds, what, self._kind(record, headers, value))
+        partition, stream, is_event, is_text, media_type, rate, channels, encoding, frame, _ = kind
         key = self._keys.get(record.key)
         if key is None:
             key = _remember(self._keys, record.key, _key(record.key))
-        timestamp = record.timestamp
-        time = get("ce_time")
+        timestamp, time, digits = record.timestamp, get("ce_time"), get("ce_duration")
         event_time = timestamp if time is None and timestamp >= 0 else self._event_time(time)
-        duration = get("ce_duration")
-        return Packet(
-            kind.stream,
+        if digits is None:
+            duration = _length(kind, value)
+        elif digits.isdigit() and len(digits) < _SHORT:
+            duration = int(digits)
+        else:
+            duration = _long_duration(digits)
+        if is_text:
+            payload: Payload = _text(value)
+        else:
+            if frame and len(value) % frame:
+                raise _torn(value, frame, channels)
+            encoded = _EncodedSlots(value, media_type, rate, channels, encoding)
+            encoded.__class__ = Encoded  # type: ignore[assignment]
+            payload = encoded  # type: ignore[assignment]
+        source, name = get("ce_source"), get("ce_id")
+        packet = _PacketSlots(
+            stream,
             key,
             event_time,
-            _length(kind, value) if duration is None else _duration(duration),
-            _payload(kind, value),
-            Position(kind.partition, record.offset),
-            timestamp if timestamp >= 0 else event_time,
-            _id(kind, headers),
+            duration,
+            payload,
+            _new(Position, (partition, record.offset)),
+            event_time if timestamp < 0 else timestamp,
+            _id(source, name) if is_event else _no_id(headers),
             record,
         )
-
-    def _by_name(self, headers: Headers) -> dict[str, bytes | None]:
-        named = by_name(headers)
-        if len(self._names) < REMEMBERED:
-            self._names.update(named)
-        return named
+        packet.__class__ = Packet  # type: ignore[assignment]
+        return packet  # type: ignore[return-value]
 
     def _kind(self, record: Record, headers: Mapping[str, bytes | None], value: bytes) -> _Kind:
         attributes = Attributes(headers)
@@ -218,7 +223,7 @@ class RecordDecoder:
         channels = attributes.integer("ce_channels", 1, MAX_CHANNELS, parameters.get("channels"))
         rate = otherwise.rate if rate is None else rate
         channels = otherwise.channels if channels is None else channels
-        encoding = attributes.text("ce_encoding") or otherwise.encoding
+        encoding = (attributes.text("ce_encoding") or otherwise.encoding or _PCM.get(media_type, "")).lower()
         is_text = media_type.startswith("text/")
         if is_text:
             _require_utf8(parameters)
@@ -235,22 +240,24 @@ class RecordDecoder:
             media_type,
             rate,
             channels,
-            encoding if frame and encoding != _PCM[media_type] else None,
+            encoding if frame and encoding != _PCM[media_type] else None,  # said only where the media type does not
             frame,
             otherwise.duration,
         )
 
     def _event_time(self, text: bytes | None) -> int:
-        """The quick way for the form that most clients write, once its second has been met."""
+        """The quick way for `2026-05-01T12:00:00.123456789Z`, once its second has been met."""
         if text is None:
             raise InvalidRecord("expected an event time, found neither ce_time nor a record timestamp; set one of them")
-        second, fraction = self._seconds.get(text[:19]), text[20:-1]
-        digits = len(fraction)
-        if second is not None and 0 < digits <= 9 and text[-1] == _Z and text[19] == _POINT and fraction.isdigit():
-            return second + int(fraction) * _SCALE[digits]
-        return self._new_second(text)
+        second = self._seconds.get(text[:20])
+        if second is not None and len(text) == 30 and text[29] == _Z and (fraction := text[20:29]).isdigit():
+            return second + int(fraction)
+        return self._read_time(text)
 
-    def _new_second(self, text: bytes) -> int:
+    def _read_time(self, text: bytes) -> int:
+        second, fraction = self._seconds.get(text[:20]), text[20:-1]
+        if second is not None and 0 < len(fraction) <= 9 and text[-1] == _Z and fraction.isdigit():
+            return second + int(fraction.ljust(9, b"0"))
         try:
             instant = parse_time(text.decode())
         except UnicodeDecodeError:
@@ -258,7 +265,7 @@ class RecordDecoder:
         except InvalidRecord as error:
             raise InvalidRecord(f"ce_time: {error}") from None
         if text[19:20] == b"." and text[-1] == _Z:
-            _remember(self._seconds, text[:19], instant // SECOND * SECOND)
+            _remember(self._seconds, text[:20], instant // SECOND * SECOND)
         return instant
 
     def _stream(self, topic: str, attributes: Attributes) -> str:
@@ -312,14 +319,17 @@ class _Kind(NamedTuple):
 
 
 _UNKNOWN = Format()
-_SCALE = tuple(int("1" + "0" * (9 - digits)) for digits in range(10))
-_POINT, _Z = b".Z"
+_SHORT = len(str(MAX_DURATION))  # digits that make a duration of less than the greatest
+_new = tuple.__new__  # a named tuple's own adds a call
+_Z = ord("Z")
 
 
 def _remember(memory: dict[K, V], key: K, value: V) -> V:
-    if len(memory) >= REMEMBERED:
-        memory.clear()
-    memory[key] = value
+    parts = key if isinstance(key, tuple) else (key,)
+    if sum(len(part) for part in parts if isinstance(part, bytes)) <= LONGEST_REMEMBERED:
+        if len(memory) >= REMEMBERED:
+            memory.clear()
+        memory[key] = value
     return value
 
 
@@ -332,21 +342,22 @@ def _key(key: bytes | None) -> str:
         raise InvalidRecord(f"expected the record's key in UTF-8, found {key[:40]!r}; the key names the room or session") from None
 
 
-def _id(kind: _Kind, headers: Mapping[str, bytes | None]) -> str:
-    if not kind.is_event:
-        refuse_attributes(headers)
-        return ""
-    source, name = headers.get("ce_source"), headers.get("ce_id")
+def _id(source: bytes | None, name: bytes | None) -> str:
     if source and name:
         try:
             return (source + b"#" + name).decode()
         except UnicodeDecodeError:
-            pass
-    attributes = Attributes(headers)
+            pass  # whose fault it is, is said below
+    attributes = Attributes({"ce_source": source, "ce_id": name})
     return f"{attributes.required('ce_source')}#{attributes.required('ce_id')}"
 
 
-def _duration(digits: bytes) -> int:
+def _no_id(headers: Mapping[str, bytes | None]) -> str:
+    refuse_attributes(headers)
+    return ""
+
+
+def _long_duration(digits: bytes) -> int:
     if digits.isdigit() and len(digits) < 20 and (duration := int(digits)) <= MAX_DURATION:
         return duration
     shown = digits.decode(errors="replace")
@@ -372,12 +383,10 @@ def _guess(value: bytes) -> str:
     return "text/plain"
 
 
-def _sample_bytes(media_type: str, encoding: str | None) -> int:
-    implied = _PCM[media_type]
-    encoding = implied if encoding is None else encoding
-    if encoding not in SAMPLE_BYTES or (media_type == "audio/l16" and encoding != implied):
-        known = implied if media_type == "audio/l16" else f"one of {', '.join(SAMPLE_BYTES)}"
-        raise InvalidRecord(f"expected ce_encoding of {media_type} to be {known}, found {encoding[:40]!r}; convert the sound")
+def _sample_bytes(media_type: str, encoding: str) -> int:
+    known = (_PCM[media_type],) if media_type == "audio/l16" else tuple(SAMPLE_BYTES)
+    if encoding not in known:
+        raise InvalidRecord(f"expected ce_encoding of {media_type} to be {' or '.join(known)}, found {encoding[:40]!r}; convert the sound")
     return SAMPLE_BYTES[encoding]
 
 
@@ -387,22 +396,62 @@ def _require_utf8(parameters: Mapping[str, str]) -> None:
         raise UndecodablePayload(f"expected text in UTF-8, found charset {charset[:40]!r}; convert the text")
 
 
-def _payload(kind: _Kind, value: bytes) -> Payload:
-    if kind.is_text:
-        try:
-            return value.decode()
-        except UnicodeDecodeError as error:
-            raise UndecodablePayload(
-                f"expected text in UTF-8, found byte 0x{value[error.start]:02x} at {error.start}; send UTF-8, or set"
-                " content-type if this is not text"
-            ) from None
-    frame = kind.frame
-    if frame and len(value) % frame:
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
         raise UndecodablePayload(
-            f"expected whole samples of {8 * frame // (kind.channels or 1)} bits x {kind.channels} channels, found {len(value)} bytes;"
-            " check the sample width"
-        )
-    return Encoded(value, kind.media_type, kind.rate, kind.channels, kind.encoding)
+            f"expected text in UTF-8, found byte 0x{value[error.start]:02x} at {error.start}; send UTF-8, or set"
+            " content-type if this is not text"
+        ) from None
+
+
+def _torn(value: bytes, frame: int, channels: int | None) -> UndecodablePayload:
+    bits = 8 * frame // (channels or 1)
+    return UndecodablePayload(
+        f"expected whole samples of {bits} bits x {channels} channels, found {len(value)} bytes; check the sample width"
+    )
+
+
+# A frozen dataclass sets each of its fields through object.__setattr__: a third of the cost of decoding. So these two are made as plain
+# objects of the same slots, and frozen by taking on their class.
+
+
+class _PacketSlots:
+    __slots__ = Packet.__slots__
+
+    def __init__(
+        self,
+        stream: str,
+        key: str,
+        event_time: int,
+        duration: int,
+        payload: Payload,
+        position: Position,
+        arrival_time: int,
+        id: str,
+        original: Record,
+    ) -> None:
+        self.stream = stream
+        self.key = key
+        self.event_time = event_time
+        self.duration = duration
+        self.payload = payload
+        self.position = position
+        self.arrival_time = arrival_time
+        self.id = id
+        self.original = original
+
+
+class _EncodedSlots:
+    __slots__ = Encoded.__slots__
+
+    def __init__(self, data: bytes, media_type: str, rate: int | None, channels: int | None, encoding: str | None) -> None:
+        self.data = data
+        self.media_type = media_type
+        self.rate = rate
+        self.channels = channels
+        self.encoding = encoding
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------------
