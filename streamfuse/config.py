@@ -65,8 +65,14 @@ class KafkaSourceSettings(KafkaConnection):
     topics: dict[str, str]
     """Stream -> topic. All topics need the same number of partitions."""
     group: str = "streamfuse"
-    start: Literal["earliest", "latest"] = "latest"
-    """Where a group without a committed cursor begins."""
+    instance: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    """A name that this replica keeps over restarts, unlike all others of the group: it gets its partitions back without a rebalance, if it is
+    back within `session_timeout`."""
+    session_timeout: Duration = parse_duration("10s")
+    """After a crash, the partitions stay with the dead for this long."""
+    start: Literal["earliest", "latest"] | str = "latest"
+    """Where a partition begins for which the group has committed nothing: `earliest`, `latest` or the first record of an instant on
+    (RFC 3339, by the records' timestamps)."""
     buffer_bytes: int = Field(64 * 1024 * 1024, gt=0)
     """Fetched but not yet processed; above it the partitions are paused."""
     max_record_bytes: int = Field(16 * 1024 * 1024, gt=0)
