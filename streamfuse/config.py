@@ -66,8 +66,8 @@ class KafkaSourceSettings(KafkaConnection):
     """Stream -> topic. All topics need the same number of partitions."""
     group: str = "streamfuse"
     instance: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]{1,249}$")
-    """A name that this replica keeps over restarts, unlike all others of the group: it gets its partitions back without a rebalance, if it is
-    back within `session_timeout`."""
+    """A name that this replica alone has, and keeps over restarts: it gets its partitions back without a rebalance, if it is back within
+    `session_timeout`."""
     session_timeout: Duration = parse_duration("10s")
     """After a crash, the partitions stay with the dead for this long."""
     start: Literal["earliest", "latest"] | str = "latest"
