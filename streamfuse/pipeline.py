@@ -80,8 +80,8 @@ async def _read(pipeline: Pipeline, out: MemoryObjectSendStream[Read], stop: any
 
     async def read(number: int, source: Source) -> None:
         async for batch in source.batches():
-            await out.send((number, batch))
-        await out.send((number, None))
+            await _hand_on(out, (number, batch))
+        await _hand_on(out, (number, None))
 
     async def cancel_on_stop(reading: anyio.CancelScope) -> None:
         await stop.wait()
@@ -114,7 +114,7 @@ async def _synchronize(
         counts = tuple(revokes)
         for window in windows:
             metrics.window(window)
-            await out.send(Emitted(window, counts))
+            await _hand_on(out, Emitted(window, counts))
 
     async with items, out:
         while True:
@@ -166,7 +166,7 @@ async def _prepare(pipeline: Pipeline, windows: MemoryObjectReceiveStream[Emitte
                 batch = await pipeline.runner.prepare([emitted.window for emitted in together])
             if batch.undecodable:
                 await _report(pipeline, [_undecodable(pipeline, packet, why) for packet, why in batch.undecodable])
-            await out.send((together, batch))
+            await _hand_on(out, (together, batch))
 
 
 async def _predict(pipeline: Pipeline, batches: MemoryObjectReceiveStream[Prepared], out: MemoryObjectSendStream[Predicted]) -> None:
@@ -174,7 +174,7 @@ async def _predict(pipeline: Pipeline, batches: MemoryObjectReceiveStream[Prepar
         async for together, batch in batches:
             with pipeline.metrics.stage("predict"):
                 predictions = await pipeline.runner.predict(batch)
-            await out.send((together, predictions))
+            await _hand_on(out, (together, predictions))
 
 
 async def _publish(pipeline: Pipeline, done: MemoryObjectReceiveStream[Predicted], revokes: Sequence[int]) -> None:
@@ -205,6 +205,14 @@ async def _report(pipeline: Pipeline, losses: Sequence[Loss]) -> None:
     for loss in losses:
         pipeline.metrics.lost(loss.stream, loss.reason)
     await pipeline.lost(losses)
+
+
+async def _hand_on(out: MemoryObjectSendStream[T], item: T) -> None:
+    """To the next stage. Where that has failed, its error is the one that ends the run, and this stage along with it."""
+    try:
+        await out.send(item)
+    except anyio.BrokenResourceError:
+        await anyio.sleep_forever()
 
 
 def _undecodable(pipeline: Pipeline, packet: Packet, why: str) -> Loss:

@@ -116,6 +116,19 @@ async def test_a_failing_sink_ends_the_run_and_commits_nothing() -> None:
     assert source.committed is None
 
 
+async def test_a_stage_that_fails_while_others_hand_on_to_it_is_the_only_error() -> None:
+    async def refuse(losses: Sequence[Loss]) -> None:
+        await anyio.lowlevel.checkpoint()  # the source goes on meanwhile, until the channel is full
+        raise SinkError("the disk is full")
+
+    loss = Loss("video", "a", Outcome.UNDECODABLE, "noise", Position("video", 0), 0)
+    source, sink, sync = MemorySource([[loss]] * 100), MemorySink(), synchronizer()
+    clock, metrics = ManualClock(), Metrics()
+    parts = Pipeline([source], sync, MemoryRunner(), AtLeastOnce([source], [sink], clock, metrics), clock, metrics, refuse)
+    with pytest.RaisesGroup(SinkError, flatten_subgroups=True):
+        await run(parts, anyio.Event())
+
+
 async def test_one_source_ending_does_not_end_the_keys_of_another() -> None:
     short = MemorySource([[packet("video", 0.1, 0, "a"), packet("audio", 0.1, 0, "a")]])
     long = Endless([[packet("video", 0.1, 100, "b"), packet("audio", 0.1, 100, "b")]])
