@@ -130,7 +130,10 @@ class Broker:
         finally:
             self._process.send_signal(signal.SIGCONT)
 
-    def create_topic(self, name: str, partitions: int = 1, configs: Mapping[str, str] | None = None) -> None:
+    def create_topic(
+        self, name: str, partitions: int = 1, configs: Mapping[str, str] | None = None, on: Sequence[int] | None = None
+    ) -> None:
+        """`on` is for clusters: here there is but one broker."""
         with self.admin() as admin:
             admin.create_topics([NewTopic(name, partitions, 1, topic_configs=dict(configs or {}))])
 

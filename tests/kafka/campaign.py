@@ -22,12 +22,11 @@ from pathlib import Path
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from tests.kafka.broker import Broker
-from tests.kafka.fleet import Fleet, Group, Load, members_wanted, read_on
+from tests.kafka.fleet import ROOMS, Fleet, Group, Load, members_wanted, read_on
 from tests.kafka.rooms import PARTITIONS, Place, Published
 from tests.kafka.traffic import PATIENCE
 from tests.kafka.verdict import Verdict, certain, judge, predictions
 
-ROOMS = [f"room-{number}" for number in range(6)]
 WINDOWS = {
     "sliding": {"type": "sliding", "size": "1s", "hop": "500ms"},
     "session": {"type": "session", "gap": "500ms"},

@@ -62,10 +62,10 @@ class Cluster:
         name: str,
         partitions: int = 1,
         configs: Mapping[str, str] | None = None,
-        on: Sequence[int] = NODES,
+        on: Sequence[int] | None = None,
     ) -> None:
-        """`on` are the brokers that have it; the first of them leads."""
-        assignments = {partition: list(on) for partition in range(partitions)}
+        """`on` are the brokers that have it, all where not given; the first of them leads."""
+        assignments = {partition: list(on or NODES) for partition in range(partitions)}
         with self.admin() as admin:
             admin.create_topics([NewTopic(name, replica_assignments=assignments, topic_configs=dict(configs or {}))])
 

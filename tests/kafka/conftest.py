@@ -25,8 +25,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def own_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    """One that this test may start, stop and kill."""
+def closed_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closes those of connections that failed."""
     connect = KafkaNetSocket.sock_connect
 
     async def connect_or_close(self: KafkaNetSocket, net: Any, sock: socket.socket, *arguments: Any, **named: Any) -> Any:
@@ -37,6 +37,11 @@ def own_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Brok
             raise
 
     monkeypatch.setattr(KafkaNetSocket, "sock_connect", connect_or_close)
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path, closed_sockets: None) -> Iterator[Broker]:
+    """One that this test may start, stop and kill."""
     broker = Broker(Path(os.environ["STREAMFUSE_KAFKA_HOME"]), tmp_path)
     yield broker
     broker.kill()

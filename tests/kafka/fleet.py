@@ -1,10 +1,11 @@
-"""Replicas under load: what feeds them, what starts and kills them, and their group as its coordinator sees it."""
+"""Replicas under load: what feeds them, what starts and kills them, their group as its coordinator sees it, and a trial of all of it."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,11 +18,13 @@ from streamfuse.codecs import encode_packet
 from streamfuse.types import MILLISECOND, SECOND, Packet, WindowId
 from tests.kafka.rooms import NOON, STREAMS, Place, Published, records
 from tests.kafka.traffic import PATIENCE
+from tests.kafka.verdict import certain, judge, predictions
 from tests.kafka.warm import Warm
 from tests.running import Running
 
 FOR_EVER_MS = 2**31 - 1
 CHUNK = 10  # seconds of event time that are made at a time
+ROOMS = [f"room-{number}" for number in range(6)]
 QUIET = 30.0  # seconds without any new prediction after which no more are expected
 
 
@@ -169,6 +172,60 @@ class Group:
 def members_wanted(replicas: int, partitions: int) -> list[int]:
     """How many partitions of all topics each member gets by the Range assignor."""
     return sorted((partitions // replicas + (number < partitions % replicas)) * len(STREAMS) for number in range(replicas))
+
+
+class Trial:
+    """Replicas under load in one place; what they publish is read as it comes and judged at the `end`. Use it with `with`."""
+
+    def __init__(self, place: Place, folder: Path, *, replicas: int = 1, speed: float = 2.0, seed: int = 1) -> None:
+        self.violations: list[str] = ["the trial has not come to its end"]
+        self.windows = 0
+        self._place = place
+        self._replicas = replicas
+        self.published = Published(place)
+        self.fleet = Fleet(folder, place.config())
+        self.load = Load(place, seed, ROOMS, speed, late=0.03, twice=0.03)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for part in (self.published, self.fleet, self.load):
+                stack.enter_context(part)
+            for slot in range(self._replicas):
+                self.fleet.start(slot)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        self._stack.close()
+
+    def read_for(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.published.more(min(left, 0.2))
+            assert self.fleet.dead() == []
+
+    def until_more(self, count: int) -> None:
+        """Returns when so many more predictions are there."""
+        enough = len(self.published.all) + count
+        deadline = time.monotonic() + PATIENCE
+        while len(self.published.all) < enough:
+            assert time.monotonic() < deadline, [daemon.said for daemon in self.fleet.daemons]
+            self.read_for(0.2)
+
+    def end(self) -> None:
+        """Ends the load, lets the replicas work it off, stops them in order, and judges. No violations: nothing was lost or wrong."""
+        sent = self.load.end()
+        expected = predictions(self._place.windows(sent), self._place.config()["models"])
+        self.windows = len(expected)
+        read_on(self.published, certain(expected), self.fleet)
+        violations = self.fleet.dead()
+        for slot in sorted(self.fleet.running):
+            code, said = self.fleet.stop(slot)
+            if code:
+                violations.append(f"slot {slot} was stopped and ended with {code}: {said}")
+        self.published.to_the_end()
+        self.violations = violations + judge(self.published.all, expected).violations(self._place.delivery)
 
 
 def read_on(published: Published, wanted: Iterable[WindowId], fleet: Fleet) -> None:

@@ -26,6 +26,7 @@ from tests.running import Running
 NOON = 1_777_636_800 * SECOND
 STREAMS = ("video", "audio", "text")
 PARTITIONS = 2
+DELIVERIES = ["at_least_once", "exactly_once"]
 EVERY = {"video": 200 * MILLISECOND, "audio": 200 * MILLISECOND, "text": SECOND}
 _PICTURES = [
     bytes(cv2.imencode(".jpg", np.random.default_rng(n).integers(0, 255, (24, 32, 3), dtype=np.uint8))[1].tobytes()) for n in range(8)
@@ -39,7 +40,9 @@ class Brokers(Protocol):
     @property
     def bootstrap(self) -> str: ...
 
-    def create_topic(self, name: str, partitions: int = 1, configs: Mapping[str, str] | None = None) -> None: ...
+    def create_topic(
+        self, name: str, partitions: int = 1, configs: Mapping[str, str] | None = None, on: Sequence[int] | None = None
+    ) -> None: ...
 
     def admin(self) -> AbstractContextManager[Any]: ...
 
@@ -68,11 +71,13 @@ class Place:
         bootstrap: str = "",
         delivery: str = "at_least_once",
         transport: str = "kafka-python",
+        predictions_on: Sequence[int] | None = None,
         **sync: object,
     ) -> Self:
+        """`predictions_on` are the brokers that have the topic of predictions, where not all have it."""
         for stream in STREAMS:
             broker.create_topic(f"{name}.{stream}", PARTITIONS, {"retention.ms": "-1"})  # the records are of a day long ago
-        broker.create_topic(f"{name}.predictions", 1, {"message.timestamp.type": "LogAppendTime"})
+        broker.create_topic(f"{name}.predictions", 1, {"message.timestamp.type": "LogAppendTime"}, predictions_on)
         return cls(broker, name, sync, bootstrap, delivery, transport)
 
     @property
