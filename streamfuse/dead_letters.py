@@ -180,7 +180,7 @@ def letter_from_json(text: str | bytes) -> DeadLetter:
         document = json.loads(text)
     except (ValueError, RecursionError) as damage:
         raise InvalidRecord(f"expected a dead letter as JSON, found {text[:80]!r}: {damage}") from None
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA or document["schema"] is True:
         raise InvalidRecord(f"expected a dead letter with schema {SCHEMA}, found {text[:80]!r}; it is none, or another version's")
     headers = document.get("headers")
     if not isinstance(headers, list) or not all(isinstance(h, list) and len(h) == 2 and isinstance(h[0], str) for h in headers):
@@ -207,9 +207,11 @@ def _bytes(text: object) -> bytes | None:
     if text is None:
         return None
     try:
-        return base64.b64decode(str(text), validate=True)
+        if isinstance(text, str):
+            return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidRecord(f"expected base64, found {str(text)[:80]!r}") from None
+        pass
+    raise InvalidRecord(f"expected base64 or null, found {str(text)[:80]!r}")
 
 
 def headers_text(headers: Headers) -> list[tuple[str, str]]:
