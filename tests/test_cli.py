@@ -98,6 +98,39 @@ def test_subscribe_to_a_missing_file_exits_5(capsys: pytest.CaptureFixture[str])
     assert "can't read" in capsys.readouterr().err
 
 
+def test_subscribe_prints_a_repeat_only_where_it_is_asked_to(predictions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predictions.write_text(2 * predictions.read_text())
+    assert main(["subscribe", str(predictions)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(WINDOWS)
+    assert main(["subscribe", str(predictions), "--raw"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2 * len(WINDOWS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name a file, or brokers with --bootstrap"),
+        (["out.jsonl", "--group", "g"], "--group is for Kafka, and out.jsonl is a file"),
+    ],
+)
+def test_subscribe_says_how_it_is_used(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["subscribe", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_subscribe_tells_what_is_wrong_with_the_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.yaml"
+    for sinks, said in (
+        ("[{type: jsonl}]", "expected a sink of type kafka, found none"),
+        ("[{type: kafka, bootstrp: b}]", "did you mean `bootstrap`?"),
+    ):
+        config.write_text(f"sinks: {sinks}")
+        assert main(["subscribe", "--config", str(config)]) == 3
+        assert said in capsys.readouterr().err
+    assert main(["subscribe", "--bootstrap", "localhost:9092", "--since", "yesterday"]) == 3
+    assert "--since: expected an RFC 3339 time" in capsys.readouterr().err
+
+
 def test_version_says_what_it_stands_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version", "-v"]) == 0
     assert "kafka-python" in capsys.readouterr().out

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from streamfuse.codecs import Record, RecordDecoder, prediction_from_json
+from streamfuse.codecs import Record, RecordDecoder, format_time, prediction_from_json, prediction_to_json
 from streamfuse.types import MILLISECOND, SECOND, Packet
 from tests.kafka.broker import Broker
+from tests.kafka.test_subscribe import committed, prediction, publish
 from tests.running import PATIENCE, Running, free_port
 from tests.sources.clips import Clip, write
 
@@ -36,9 +37,10 @@ def topics(broker: Broker, unique: str) -> dict[str, str]:
     return made
 
 
-def streamfuse(*arguments: object) -> subprocess.CompletedProcess[str]:
+def streamfuse(*arguments: object, **settings: str) -> subprocess.CompletedProcess[str]:
+    """With these settings in the environment."""
     command = [sys.executable, "-m", "streamfuse", *map(str, arguments)]
-    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
     return subprocess.run(command, capture_output=True, text=True, env=environ, timeout=PATIENCE, check=False)
 
 
@@ -154,3 +156,61 @@ def test_subscribe_names_a_topic_that_is_not_there(broker: Broker, unique: str, 
     arguments = ("subscribe", "--bootstrap", broker.bootstrap, "--topic", unique)
     code, said = interrupted(tmp_path / "stderr", lambda said: f"no topic {unique}" in said, *arguments)
     assert code == 0, said
+
+
+def test_subscribe_prints_each_windows_latest_revision_once_or_every_record(broker: Broker, unique: str) -> None:
+    broker.create_topic(unique)
+    published = [prediction(0), prediction(0, 1), prediction(0), prediction(0, 1), prediction(1)]
+    publish(broker, unique, published)
+    tail = ("subscribe", "--bootstrap", broker.bootstrap, "--topic", unique, "--from-start", "--json")
+    once = streamfuse(*tail, "--count", 3)
+    assert once.stdout.splitlines() == [prediction_to_json(published[number]) for number in (0, 1, 4)], once.stderr
+    every = streamfuse(*tail, "--raw", "--count", 5)
+    assert every.stdout.splitlines() == [prediction_to_json(one) for one in published], every.stderr
+
+
+def test_subscribe_goes_on_where_its_group_stopped(broker: Broker, unique: str) -> None:
+    broker.create_topic(unique)
+    publish(broker, unique, [prediction(number) for number in range(5)])
+    tail = ("subscribe", "--bootstrap", broker.bootstrap, "--topic", unique, "--group", unique, "--from-start", "--json", "--count", 2)
+    for expected in ([0, 1], [2, 3]):
+        ran = streamfuse(*tail)
+        assert [prediction_from_json(line) for line in ran.stdout.splitlines()] == [prediction(n) for n in expected], ran.stderr
+    assert committed(broker, unique) == {0: 4}
+
+
+def test_subscribe_begins_at_a_time(broker: Broker, unique: str) -> None:
+    broker.create_topic(unique)
+    publish(broker, unique, [prediction(number) for number in range(5)])
+    at = format_time(prediction(3).produced_at)
+    ran = streamfuse("subscribe", "--bootstrap", broker.bootstrap, "--topic", unique, "--since", at, "--json", "--count", 2)
+    assert [prediction_from_json(line) for line in ran.stdout.splitlines()] == [prediction(3), prediction(4)], ran.stderr
+
+
+def test_subscribe_takes_the_sink_of_a_daemons_config_and_the_environment(broker: Broker, unique: str, tmp_path: Path) -> None:
+    broker.create_topic(unique)
+    publish(broker, unique, [prediction(0)])
+    config = tmp_path / "daemon.yaml"
+    config.write_text(f"sinks:\n  - type: jsonl\n  - {{type: kafka, topic: {unique}, bootstrap: 'nowhere:1'}}\n")
+    tail = ("subscribe", "--from-start", "--json", "--count", 1)
+    for arguments, environ in (
+        (("--config", config), {"STREAMFUSE_SINKS__1__BOOTSTRAP": broker.bootstrap}),
+        (("--config", config, "--bootstrap", broker.bootstrap), {}),
+        ((), {"STREAMFUSE_SINKS__0__BOOTSTRAP": broker.bootstrap, "STREAMFUSE_SINKS__0__TOPIC": unique}),
+    ):
+        ran = streamfuse(*tail, *arguments, **environ)
+        assert [prediction_from_json(line) for line in ran.stdout.splitlines()] == [prediction(0)], ran.stderr
+
+
+def test_subscribe_commits_when_it_is_terminated(broker: Broker, unique: str) -> None:
+    broker.create_topic(unique)
+    publish(broker, unique, [prediction(number) for number in range(5)])
+    arguments = ("--bootstrap", broker.bootstrap, "--topic", unique, "--group", unique, "--from-start")
+    command = [sys.executable, "-m", "streamfuse", "subscribe", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(5):
+            next(process.stdout)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    assert committed(broker, unique) == {0: 5}
