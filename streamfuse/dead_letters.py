@@ -6,6 +6,7 @@ included. After them stand headers of ours:
 | header | |
 |---|---|
 | `streamfuse_dl_headers` | how many headers before this one are the original's |
+| `streamfuse_dl_null_headers` | which of them, from 0, have no value, comma separated; kafka-python can only write an empty one |
 | `streamfuse_dl_error` | a sentence: what was expected, what was found, what to change |
 | `streamfuse_dl_stage` | where it was found: `decode` at the source, `synchronize`, `prepare` when the model's turn came |
 | `streamfuse_dl_reason` | `undecodable` for its payload, `quarantined` for its description |
@@ -35,10 +36,10 @@ from streamfuse.errors import InvalidRecord
 from streamfuse.types import MILLISECOND, Headers, Loss, Outcome, Record
 
 PREFIX = "streamfuse_dl_"
-COUNT, ERROR, STAGE, REASON, STREAM, TOPIC, PARTITION, OFFSET, TIMESTAMP, TIME, VALUE_BYTES, REPLAYS = (
+COUNT, NULLS, ERROR, STAGE, REASON, STREAM, TOPIC, PARTITION, OFFSET, TIMESTAMP, TIME, VALUE_BYTES, REPLAYS = (
     PREFIX + name
     for name in (
-        "headers", "error", "stage", "reason", "stream", "topic", "partition", "offset", "timestamp", "time", "value_bytes", "replays",
+        "headers", "null_headers", "error", "stage", "reason", "stream", "topic", "partition", "offset", "timestamp", "time", "value_bytes", "replays",
     )
 )  # fmt: skip
 REASONS = (Outcome.UNDECODABLE, Outcome.QUARANTINED)
@@ -93,6 +94,7 @@ def letter_to_record(letter: DeadLetter) -> WireRecord:
     record = letter.record
     fields: list[tuple[str, str | int | None]] = [
         (COUNT, len(record.headers)),
+        (NULLS, ",".join(str(at) for at, (_, value) in enumerate(record.headers) if value is None) or None),
         (ERROR, letter.error),
         (STAGE, letter.stage),
         (REASON, letter.reason),
@@ -123,12 +125,19 @@ def letter_from_record(record: Record) -> DeadLetter:
         _integer(ours, OFFSET),
         record.key,
         record.value,
-        record.headers[:at],
+        _restored(record.headers[:at], ours.get(NULLS, "")),
         _integer(ours, TIMESTAMP) * MILLISECOND,
     )
     omitted = _integer(ours, VALUE_BYTES) if VALUE_BYTES in ours else None
     stream, stage, reason, error = (_text(ours, name) for name in (STREAM, STAGE, REASON, ERROR))
     return DeadLetter(original, stream, stage, reason, error, parse_time(_text(ours, TIME)), omitted)
+
+
+def _restored(headers: Headers, nulls: str) -> Headers:
+    if not nulls:
+        return headers
+    without = set(nulls.split(","))
+    return tuple((name, None if str(at) in without else value) for at, (name, value) in enumerate(headers))
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

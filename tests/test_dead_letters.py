@@ -84,6 +84,8 @@ def test_the_original_comes_back_as_it_was_from_a_topic_and_from_a_file(one: Rec
     wire = letter_to_record(made)
     assert (wire.key, wire.value, wire.headers[: len(one.headers)]) == (one.key, one.value, one.headers)
     assert letter_from_record(Record("dead-letters", 3, 9, *wire)) == made
+    emptied = wire._replace(headers=tuple((name, value or b"") for name, value in wire.headers))
+    assert letter_from_record(Record("dead-letters", 3, 9, *emptied)) == made, "kafka-python writes no null"
     assert letter_from_json(letter_to_json(made)) == made
 
 
@@ -92,6 +94,7 @@ def test_its_headers_say_why_and_where_from() -> None:
     assert wire.timestamp == NOON
     assert {name: (value or b"").decode() for name, value in wire.headers[3:]} == {
         "streamfuse_dl_headers": "3",
+        "streamfuse_dl_null_headers": "1",
         "streamfuse_dl_error": "expected a JPEG, found noise; send one",
         "streamfuse_dl_stage": "decode",
         "streamfuse_dl_reason": "undecodable",
