@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from pydantic import SecretStr
 
 from streamfuse.config import KafkaConnection
 from streamfuse.errors import ConfigError
-from streamfuse.kafka.client import Causes, Patience, checksum_problem, connection_options
+from streamfuse.kafka.client import Patience
+from streamfuse.kafka.clients import client_info
+from streamfuse.kafka.kafka_python import Causes, connection_options
+from streamfuse.kafka.transport import Refused
 
 
 def test_a_plain_connection_needs_no_more_than_its_brokers() -> None:
@@ -57,8 +61,15 @@ def test_a_password_is_never_printed() -> None:
     assert "secret" not in repr(KafkaConnection(password=SecretStr("secret")))
 
 
-def test_checksums_are_fast_here() -> None:
-    assert checksum_problem() is None
+def test_the_client_says_what_it_is() -> None:
+    info = client_info(KafkaConnection())
+    assert (info.transport, info.version, info.crc32c) == ("kafka-python", version("kafka-python"), "native")
+
+
+def test_slow_checksums_are_refused_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kafka.record.util.crc32c_c", None)
+    with pytest.raises(Refused, match=r"expected the package crc32c, found none.*pip install 'kafka-python\[crc32c\]'"):
+        client_info(KafkaConnection())
 
 
 def test_patience_waits_longer_from_attempt_to_attempt_but_never_long() -> None:

@@ -7,16 +7,15 @@ import logging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kafka import TopicPartition
-from kafka.structs import OffsetAndMetadata
 
 from streamfuse.errors import InvalidRecord
 from streamfuse.kafka.cursor import Commit, Gained, KafkaCursor
 from streamfuse.kafka.metadata import MAX_BYTES, CommitMetadata, decode_metadata, encode_metadata
+from streamfuse.kafka.transport import Committed, Partition
 from streamfuse.types import SECOND, Cursor, Offsets
 
 NOON = 1_777_636_800 * SECOND
-VIDEO, TEXT, OTHER = TopicPartition("video", 0), TopicPartition("text", 0), TopicPartition("video", 1)
+VIDEO, TEXT, OTHER = Partition("video", 0), Partition("text", 0), Partition("video", 1)
 
 watermarks = st.dictionaries(st.text(max_size=20), st.integers(-(2**62), 2**62), max_size=30)
 
@@ -25,7 +24,7 @@ def committed(commit: Commit) -> tuple[int, CommitMetadata | None]:
     return commit.offset.offset, decode_metadata(commit.offset.metadata)
 
 
-def fresh(*partitions: TopicPartition) -> KafkaCursor:
+def fresh(*partitions: Partition) -> KafkaCursor:
     cursor = KafkaCursor("source")
     cursor.gain({partition: Gained(1, None) for partition in partitions})
     return cursor
@@ -100,7 +99,7 @@ def test_a_commit_comes_back_as_the_cursor_that_it_was() -> None:
 def test_watermarks_go_with_every_topic_of_their_partition_number() -> None:
     cursor = fresh(VIDEO, TEXT, OTHER)
     for partition in (VIDEO, TEXT, OTHER):
-        cursor.note(partition, f"room-{partition.partition}", 0)
+        cursor.note(partition, f"room-{partition.number}", 0)
     cursor.commits(Cursor({"video/0": Offsets(1, 1), "text/0": Offsets(1, 1), "video/1": Offsets(1, 1)}, {"room-0": 1, "room-1": 2}))
     commits = cursor.commits(Cursor({"video/0": Offsets(2, 2)}, {"room-0": 3}))
     assert {partition: committed(commit) for partition, commit in commits.items()} == {
@@ -113,7 +112,7 @@ def test_the_newest_of_two_committed_watermarks_holds() -> None:
     old, _ = encode_metadata(1, {"room": NOON - 1})
     new, _ = encode_metadata(1, {"room": NOON})
     cursor = KafkaCursor("source")
-    gained = {VIDEO: Gained(1, OffsetAndMetadata(0, new, -1)), TEXT: Gained(1, OffsetAndMetadata(0, old, -1))}
+    gained = {VIDEO: Gained(1, Committed(0, new)), TEXT: Gained(1, Committed(0, old))}
     assert cursor.gain(gained).watermarks == {"room": NOON}
 
 
@@ -142,7 +141,7 @@ def test_keys_of_a_partition_that_went_are_forgotten() -> None:
 
 def test_another_tools_commit_gives_its_offset_alone() -> None:
     cursor = KafkaCursor("source")
-    assert cursor.gain({VIDEO: Gained(1, OffsetAndMetadata(5, "by hand", -1))}) == Cursor({"video/0": Offsets(5, 5)}, {})
+    assert cursor.gain({VIDEO: Gained(1, Committed(5, "by hand"))}) == Cursor({"video/0": Offsets(5, 5)}, {})
 
 
 def test_keys_beyond_the_room_are_counted_and_told_once_with_the_fix(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,12 +10,9 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from kafka import TopicPartition
-from kafka.structs import OffsetAndMetadata
-
-from streamfuse.codecs import partition_name
 from streamfuse.errors import InvalidRecord
 from streamfuse.kafka.metadata import decode_metadata, encode_metadata
+from streamfuse.kafka.transport import Committed, Partition
 from streamfuse.types import Cursor, Offsets
 
 log = logging.getLogger(__name__)
@@ -25,14 +22,14 @@ class Gained(NamedTuple):
     """A partition is ours: since which `epoch` of our own counting, and what the group had committed for it."""
 
     epoch: int
-    committed: OffsetAndMetadata | None
+    committed: Committed | None
 
 
 class Commit(NamedTuple):
     """What to commit for a partition, if it is still in the same epoch."""
 
     epoch: int
-    offset: OffsetAndMetadata
+    offset: Committed
 
 
 class KafkaCursor:
@@ -41,7 +38,7 @@ class KafkaCursor:
     def __init__(self, what: str) -> None:
         self.forgotten_watermarks = 0
         self._what = what
-        self._owned: dict[str, tuple[TopicPartition, int]] = {}
+        self._owned: dict[str, tuple[Partition, int]] = {}
         self._offsets: dict[str, Offsets] = {}
         self._watermarks: dict[str, int] = {}
         self._keys: dict[int, dict[str, dict[str, int]]] = {}  # partition number -> key -> partition -> offset of its last record
@@ -50,29 +47,29 @@ class KafkaCursor:
     def partitions(self) -> frozenset[str]:
         return frozenset(self._owned)
 
-    def lose(self, partitions: Iterable[TopicPartition]) -> None:
+    def lose(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
-            name = partition_name(*partition)
+            name = partition.name
             self._owned.pop(name, None)
             self._offsets.pop(name, None)
-        numbers = {partition.partition for partition, _ in self._owned.values()}
+        numbers = {partition.number for partition, _ in self._owned.values()}
         for number in self._keys.keys() - numbers:
             for key in self._keys.pop(number):
                 if not any(key in keys for keys in self._keys.values()):
                     self._watermarks.pop(key, None)
 
-    def gain(self, partitions: Mapping[TopicPartition, Gained]) -> Cursor:
+    def gain(self, partitions: Mapping[Partition, Gained]) -> Cursor:
         """The committed cursor of these partitions; without offsets where the group has not been there before."""
         offsets: dict[str, Offsets] = {}
         watermarks: dict[str, int] = {}
         for partition, (epoch, committed) in partitions.items():
-            name = partition_name(*partition)
+            name = partition.name
             self._owned[name] = (partition, epoch)
             if committed is None:
                 continue
             seen, known = self._read(name, committed)
             offsets[name] = Offsets(committed.offset, max(seen, committed.offset))
-            keys = self._keys.setdefault(partition.partition, {})
+            keys = self._keys.setdefault(partition.number, {})
             for key, watermark in known.items():
                 keys.setdefault(key, {})[name] = seen - 1  # where its last record may stand
                 watermarks[key] = max(watermark, watermarks.get(key, watermark))  # a partition that stood still holds an old one
@@ -80,18 +77,18 @@ class KafkaCursor:
         self._watermarks.update(watermarks)
         return Cursor(offsets, watermarks)
 
-    def note(self, partition: TopicPartition, key: str, offset: int) -> None:
+    def note(self, partition: Partition, key: str, offset: int) -> None:
         """A record of this key was read."""
-        self._keys.setdefault(partition.partition, {}).setdefault(key, {})[partition_name(*partition)] = offset
+        self._keys.setdefault(partition.number, {}).setdefault(key, {})[partition.name] = offset
 
-    def commits(self, cursor: Cursor) -> dict[TopicPartition, Commit]:
+    def commits(self, cursor: Cursor) -> dict[Partition, Commit]:
         """What to commit for the part of this cursor that is ours. Never goes back behind what was committed before."""
         numbers: set[int] = set()
         for name, (needed, seen) in cursor.offsets.items():
             if name in self._owned:
                 before = self._offsets.get(name, Offsets(0, 0))
                 self._offsets[name] = Offsets(max(needed, before.needed), max(seen, before.seen))
-                numbers.add(self._owned[name][0].partition)
+                numbers.add(self._owned[name][0].number)
         moved = tuple(numbers)
         for key, watermark in cursor.watermarks.items():
             living_in = [number for number, keys in self._keys.items() if key in keys]
@@ -105,12 +102,12 @@ class KafkaCursor:
                 for number in () if living_in else moved:  # a key that we have not met: it goes with the partitions of this cursor
                     self._keys.setdefault(number, {})[key] = {}
         return {
-            partition: Commit(epoch, self._offset(name, partition.partition))
+            partition: Commit(epoch, self._offset(name, partition.number))
             for name, (partition, epoch) in self._owned.items()
-            if partition.partition in numbers and name in self._offsets
+            if partition.number in numbers and name in self._offsets
         }
 
-    def _offset(self, name: str, number: int) -> OffsetAndMetadata:
+    def _offset(self, name: str, number: int) -> Committed:
         needed, seen = self._offsets[name]
         keys = self._keys.get(number, {})
         watermarks = {key: self._watermarks[key] for key in keys if key in self._watermarks}
@@ -127,13 +124,13 @@ class KafkaCursor:
                     len(watermarks),
                 )
             self.forgotten_watermarks += without
-        return OffsetAndMetadata(needed, metadata, -1)
+        return Committed(needed, metadata)
 
     def _read_again(self, last_records: Mapping[str, int]) -> bool:
         """Whether a run that starts from here reads records of this key again: it must know what is closed already."""
         return any(offset >= self._offsets.get(name, Offsets(0, 0)).needed for name, offset in last_records.items())
 
-    def _read(self, name: str, committed: OffsetAndMetadata) -> tuple[int, dict[str, int]]:
+    def _read(self, name: str, committed: Committed) -> tuple[int, dict[str, int]]:
         try:
             metadata = decode_metadata(committed.metadata)
         except InvalidRecord as error:

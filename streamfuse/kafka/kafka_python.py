@@ -191,7 +191,8 @@ class KafkaPythonConsumer:
             kept = self._assigned & rebalance.assigned if rebalance.unbroken else frozenset()
             for partition in rebalance.assigned - kept:
                 if records := fetched.pop(partition, None):
-                    self._consumer.seek(TopicPartition(*partition), records[0].offset)
+                    self.seek(partition, records[0].offset)
+            self.resume(rebalance.assigned - kept)
             self._assigned = rebalance.assigned
         return Polled(rebalances, {Partition(*partition): [_record(one) for one in records] for partition, records in fetched.items()})
 
@@ -304,6 +305,12 @@ class KafkaPythonProducer:
             "max_block_ms": settings.connect_timeout // MILLISECOND,
         }
         self._producer = _make(KafkaProducer, {**connection_options(settings), **defaults, **options})
+        self._causes = Causes()
+        logging.getLogger("kafka").addHandler(self._causes)
+
+    @property
+    def trouble(self) -> str:
+        return self._causes.last
 
     def count(self, topic: str) -> int:
         with _translated():
@@ -333,6 +340,7 @@ class KafkaPythonProducer:
             raise update.exception
 
     def close(self, timeout: float) -> None:
+        logging.getLogger("kafka").removeHandler(self._causes)
         _end(self._producer, timeout)
 
 
@@ -384,7 +392,7 @@ class KafkaPythonTransactions:
                 raise cause from None
 
     def close(self, timeout: float) -> None:
-        _end(self._producer, timeout)
+        self._made.close(timeout)
 
     def _cause(self, error: Exception, sent: Sequence[Any]) -> Exception:
         """What came first: after the first failure all else fails with an error that only tells of it."""

@@ -1,6 +1,6 @@
 """The thread that polls Kafka, and does nothing else: fetches, follows rebalances, commits between two polls.
 
-A consumer of kafka-python is not thread-safe and has no way to be woken, and a join that finishes while nobody polls is thrown away
+A consumer is not thread-safe and has no way to be woken, and a join that finishes while nobody polls is thrown away by kafka-python
 (measured: 27 generations in 10 s). So nothing ever runs between two polls but what is here, and backpressure is `pause`, never not polling.
 """
 
@@ -9,32 +9,23 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal
 
-import kafka.errors
-from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
-from kafka.consumer.fetcher import ConsumerRecord
-from kafka.structs import OffsetAndMetadata
-
+from streamfuse.codecs import Record
 from streamfuse.errors import SourceError
 from streamfuse.kafka.client import Patience
 from streamfuse.kafka.cursor import Commit, Gained
 from streamfuse.kafka.metadata import encode_metadata
+from streamfuse.kafka.transport import Committed, Consumer, Partition, Passing, Polled, Rebalance
 
-POLL_MS = 500
-PAUSED_POLL_MS = 50  # shorter, as nothing ends the poll when there is room again
-REQUEST_MS = 3_000
-CLOSE_MS = 3_000
-PASSING = (  # the group has moved on, or the broker is away; polling on cures it
-    kafka.errors.RetriableError,
-    kafka.errors.CommitFailedError,
-    kafka.errors.IllegalGenerationError,
-    kafka.errors.RebalanceInProgressError,
-    kafka.errors.UnknownMemberIdError,
-)
+POLL = 0.5  # seconds
+PAUSED_POLL = 0.05  # shorter, as nothing ends the poll when there is room again
+
+Start = Literal["earliest", "latest"] | int
+"""Where a partition begins for which the group has committed nothing; an int is an instant (ns UTC)."""
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +34,9 @@ log = logging.getLogger(__name__)
 class Delivery:
     """What one poll brought, in this order: partitions lost, partitions gained, records."""
 
-    lost: frozenset[TopicPartition]
-    gained: Mapping[TopicPartition, Gained]
-    records: list[ConsumerRecord]
+    lost: frozenset[Partition]
+    gained: Mapping[Partition, Gained]
+    records: list[Record]
     size: int
 
 
@@ -54,8 +45,9 @@ class Poller:
 
     def __init__(
         self,
-        consumer: KafkaConsumer,
+        consumer: Consumer,
         topics: Iterable[str],
+        start: Start,
         buffer_bytes: int,
         what: str,
         deliver: Callable[[Delivery], None],
@@ -63,6 +55,7 @@ class Poller:
     ) -> None:
         self._consumer = consumer
         self._topics = sorted(topics)
+        self._begin_at = start
         self._buffer_bytes = buffer_bytes
         self._what = what
         self._deliver = deliver
@@ -71,12 +64,10 @@ class Poller:
         self._thread = threading.Thread(target=self._run, name=f"poll {what}", daemon=True)
         self._lock = threading.Lock()  # guards what follows
         self._buffered = 0
-        self._commits: deque[tuple[Mapping[TopicPartition, Commit], Future[None]]] = deque()
-        self._rebalances: deque[_Rebalance] = deque()
-        self._member = _Member(-1, "")  # from here on, the thread's own
-        self._epochs: dict[TopicPartition, int] = {}
+        self._commits: deque[tuple[Mapping[Partition, Commit], Future[None]]] = deque()
+        self._epochs: dict[Partition, int] = {}  # from here on, the thread's own
         self._epoch = 0
-        self._uncommitted: dict[TopicPartition, Commit] = {}
+        self._uncommitted: dict[Partition, Commit] = {}
         self._waiting: list[Future[None]] = []
         self._paused = False
 
@@ -104,7 +95,7 @@ class Poller:
         with self._lock:
             self._buffered -= size
 
-    def commit(self, offsets: Mapping[TopicPartition, Commit]) -> Future[None]:
+    def commit(self, offsets: Mapping[Partition, Commit]) -> Future[None]:
         """Done when they are durable, or their partitions are no longer ours. Later commits overtake earlier ones."""
         future: Future[None] = Future()
         with self._lock:
@@ -115,13 +106,13 @@ class Poller:
 
     def _run(self) -> None:
         try:
-            self._consumer.subscribe(self._topics, listener=_Listener(self._consumer, self._note))
+            self._consumer.subscribe(self._topics)
             patience = Patience(f"{self._what} polls")
             while not self._stopping.is_set():
                 try:
-                    polled = self._consumer.poll(PAUSED_POLL_MS if self._paused else POLL_MS)
-                except PASSING as error:
-                    self._stopping.wait(patience.delay(f"{type(error).__name__}: {error}"))
+                    polled = self._consumer.poll(PAUSED_POLL if self._paused else POLL)
+                except Passing as error:
+                    self._stopping.wait(patience.delay(str(error)))
                     continue
                 patience.over()
                 self._settle(polled)
@@ -132,82 +123,85 @@ class Poller:
             self._fail(error)  # the loop raises it where it waits for records
         finally:
             try:
-                self._consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
+                self._consumer.close()
             finally:
                 self._give_up()
 
-    def _note(self, rebalance: _Rebalance) -> None:
-        with self._lock:
-            self._rebalances.append(rebalance)
-
-    def _settle(self, polled: dict[TopicPartition, list[ConsumerRecord]]) -> None:
-        lost, gained = self._rebalanced()
-        # Records must follow their partition's cursor, and its position may be of a time when it was ours before: it is read anew.
-        skipped = {partition: polled.pop(partition) for partition in gained if partition in polled}
-        records = [record for batch in polled.values() for record in batch]
-        size = sum(len(record.value or b"") + len(record.key or b"") for record in records)
+    def _settle(self, polled: Polled) -> None:
+        lost, gained = self._rebalanced(polled.rebalances)
+        records = [record for batch in polled.records.values() for record in batch]
         if not (records or lost or gained):
             return
+        size = sum(record.size for record in records)
         with self._lock:
             self._buffered += size
-        begun = {partition: self._begin(partition, skipped.get(partition)) for partition in gained}
-        self._deliver(Delivery(lost, begun, records, size))
+        self._deliver(Delivery(lost, self._begin(gained), records, size))
 
-    def _rebalanced(self) -> tuple[frozenset[TopicPartition], list[TopicPartition]]:
-        """Partitions lost and gained since the last poll; one that others may have had meanwhile is both."""
-        with self._lock:
-            rebalances, self._rebalances = self._rebalances, deque()
-        lost: set[TopicPartition] = set()
-        gained: set[TopicPartition] = set()
-        for partitions, member in rebalances:
-            unbroken = member == self._member.next()
-            kept = partitions & self._epochs.keys() if unbroken else set()
+    def _rebalanced(self, rebalances: Iterable[Rebalance]) -> tuple[frozenset[Partition], list[Partition]]:
+        """Partitions lost and gained; one that others may have had meanwhile is both."""
+        lost: set[Partition] = set()
+        gained: set[Partition] = set()
+        for rebalance in rebalances:
+            kept = rebalance.assigned & self._epochs.keys() if rebalance.unbroken else frozenset()
             lost |= self._epochs.keys() - kept
-            gained = (gained & kept) | (partitions - kept)
-            self._member = member
+            gained = (gained & kept) | (rebalance.assigned - kept)
             self._epochs = {partition: self._epochs[partition] for partition in kept}
-            for partition in partitions - kept:
+            for partition in rebalance.assigned - kept:
                 self._epoch += 1
                 self._epochs[partition] = self._epoch
-        if gained:
-            self._require_equal_counts()
         return frozenset(lost), sorted(gained)
 
-    def _require_equal_counts(self) -> None:
-        require_equal_counts({topic: len(self._consumer.partitions_for_topic(topic)) for topic in self._topics})
-
-    def _begin(self, partition: TopicPartition, skipped: list[ConsumerRecord] | None) -> Gained:
+    def _begin(self, gained: Sequence[Partition]) -> dict[Partition, Gained]:
         """Goes to where the group stands. Where it stands nowhere yet, commits the place where we begin, so that a crash before the first
-        commit does not begin later still."""
-        patience = Patience(f"{self._what} reads its cursor of {partition.topic}/{partition.partition}")
-        while not self._stopping.is_set():
+        commit does not begin elsewhere."""
+        patience = Patience(f"{self._what} reads where its group stands")
+        while gained and not self._stopping.is_set():
             try:
-                committed = self._consumer.committed(partition, metadata=True, timeout_ms=REQUEST_MS)
-                epoch = self._epochs[partition]
-                if committed is None:
-                    start = skipped[0].offset if skipped else self._consumer.position(partition, timeout_ms=REQUEST_MS)
-                    self._consumer.seek(partition, start)
-                    metadata, _ = encode_metadata(start, {})
-                    self._uncommitted[partition] = Commit(epoch, OffsetAndMetadata(start, metadata, -1))
-                else:
-                    self._consumer.seek(partition, committed.offset)
-            except PASSING as error:
-                self._stopping.wait(patience.delay(f"{type(error).__name__}: {error}"))
-            else:
-                return Gained(epoch, committed)
-        return Gained(self._epochs[partition], None)
+                require_equal_counts(self._consumer.counts(self._topics))
+                committed = self._consumer.committed(gained)
+                starts = self._starts([partition for partition in gained if partition not in committed])
+                self._tell_of_deleted(committed)
+            except Passing as error:
+                self._stopping.wait(patience.delay(str(error)))
+                continue
+            for partition, place in committed.items():
+                self._consumer.seek(partition, place.offset)
+            for partition, offset in starts.items():
+                self._consumer.seek(partition, offset)
+                metadata, _ = encode_metadata(offset, {})
+                self._uncommitted[partition] = Commit(self._epochs[partition], Committed(offset, metadata))
+            return {partition: Gained(self._epochs[partition], committed.get(partition)) for partition in gained}
+        return {}
+
+    def _starts(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        match self._begin_at:
+            case "earliest":
+                return self._consumer.begins(partitions)
+            case "latest":
+                return self._consumer.ends(partitions)
+            case instant:
+                return self._consumer.since(partitions, instant)
+
+    def _tell_of_deleted(self, committed: Mapping[Partition, Committed]) -> None:
+        for partition, oldest in self._consumer.begins(committed).items():
+            if (needed := committed[partition].offset) < oldest:
+                log.warning(
+                    "%s: expected to resume %s at offset %d, found that it begins at %d: what was between was deleted before it was read;"
+                    " keep the topic for longer (retention.ms, retention.bytes)",
+                    self._what,
+                    partition.name,
+                    needed,
+                    oldest,
+                )
 
     def _pause_or_resume(self) -> None:
         buffered = self.buffered
         if buffered >= self._buffer_bytes:
             self._paused = True
-        elif buffered <= self._buffer_bytes // 2:
+            self._consumer.pause(self._epochs)  # again after each poll: what a rebalance has brought runs
+        elif self._paused and buffered <= self._buffer_bytes // 2:
             self._paused = False
-        paused = self._consumer.paused()
-        if self._paused and (running := self._consumer.assignment() - paused):
-            self._consumer.pause(*running)
-        elif not self._paused and paused:
-            self._consumer.resume(*paused)
+            self._consumer.resume(self._epochs)
 
     def _commit(self) -> None:
         with self._lock:
@@ -218,9 +212,9 @@ class Poller:
         self._uncommitted = {p: commit for p, commit in self._uncommitted.items() if self._epochs.get(p) == commit.epoch}
         if self._uncommitted:
             try:
-                self._consumer.commit({p: commit.offset for p, commit in self._uncommitted.items()}, timeout_ms=REQUEST_MS)
-            except PASSING as error:
-                log.debug("%s: commit postponed: %s: %s", self._what, type(error).__name__, error)
+                self._consumer.commit({partition: commit.offset for partition, commit in self._uncommitted.items()})
+            except Passing as error:
+                log.debug("%s: commit postponed: %s", self._what, error)
                 return  # the next poll finds the group, or that the partitions are no longer ours
         self._uncommitted = {}
         waiting, self._waiting = self._waiting, []
@@ -248,37 +242,3 @@ def require_equal_counts(counts: Mapping[str, int]) -> None:
             f"expected topics with equal numbers of partitions, so that all streams of a key land on one replica, found: {told};"
             f" kafka-topics.sh --alter --partitions {most} --topic {few[0]}"
         )
-
-
-class _Member(NamedTuple):
-    """Our membership of the group, as of one rebalance."""
-
-    generation: int
-    name: str
-
-    def next(self) -> _Member:
-        """What follows if we took part in the very next rebalance; anything else means that others may have owned our partitions."""
-        return _Member(self.generation + 1, self.name)
-
-
-class _Rebalance(NamedTuple):
-    assigned: set[TopicPartition]
-    member: _Member
-
-
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
-    """Called on kafka-python's own thread, where nothing may block: notes what happened for the polling thread."""
-
-    def __init__(self, consumer: KafkaConsumer, note: Callable[[_Rebalance], None]) -> None:
-        self._consumer = consumer
-        self._note = note
-
-    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """Told of all partitions before each rebalance; which of them are lost, the assignment says."""
-
-    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        group = self._consumer.group_metadata()
-        self._note(_Rebalance(set(assigned), _Member(group.generation_id, group.member_id)))
-
-    def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
-        self._note(_Rebalance(set(), _Member(-1, "")))

@@ -1,25 +1,25 @@
-"""An asyncio face on kafka-python's producer: sends records, tells when they are durable."""
+"""An asyncio face on a Kafka producer: sends records, tells when they are durable."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import anyio
 import anyio.to_thread
-import kafka.errors
-from kafka import KafkaProducer
 
 from streamfuse.codecs import WireRecord
 from streamfuse.config import KafkaConnection
 from streamfuse.errors import SinkError
-from streamfuse.kafka.client import Causes, checksum_problem, connect
+from streamfuse.kafka.client import Patience
+from streamfuse.kafka.clients import MAX_RECORD_BYTES, connect, make_producer
+from streamfuse.kafka.transport import Passing, Producer, Refused, TransportError
 
-FOR_EVER_MS = 2**31 - 1
 PATIENCE = 10.0  # seconds without an acknowledgement until we say so
 CLOSE_TIMEOUT = 2.0
 
@@ -27,40 +27,29 @@ log = logging.getLogger(__name__)
 
 Outgoing = tuple[str, WireRecord]
 """A topic, and the record for it."""
+Done = Callable[[TransportError | None], None]
 
 
 class RecordProducer:
     """Idempotent, acknowledged by all replicas, in order within a partition. Use it with `async with`.
 
-    A broker that is gone is waited for, at the start and later: kafka-python repeats what was not acknowledged for as long as it takes.
+    A broker that is gone is waited for, at the start and later: what was not acknowledged is repeated for as long as it takes.
     """
 
-    def __init__(self, settings: KafkaConnection, what: str, topics: Iterable[str] = (), max_record_bytes: int = 1024 * 1024) -> None:
-        """`what` names it in logs. `topics` must exist, or the brokers must create them, when it opens."""
+    def __init__(self, settings: KafkaConnection, what: str, topics: Iterable[str] = (), max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+        """`what` names it in logs. `topics` are waited for when it opens."""
         self._settings = settings
         self._what = what
         self._topics = sorted(set(topics))
         self._max_record_bytes = max_record_bytes
-        self._producer: KafkaProducer | None = None
+        self._producer: Producer | None = None
 
     async def __aenter__(self) -> Self:
-        """Waits for the broker. Raises SinkError where waiting won't help, such as for a topic that nobody creates."""
-        if problem := checksum_problem():
-            raise SinkError(problem)
-        options = {
-            "acks": "all",
-            "enable_idempotence": True,
-            "linger_ms": 5,
-            "batch_size": 256 * 1024,
-            "max_request_size": self._max_record_bytes + 64 * 1024,
-            "delivery_timeout_ms": FOR_EVER_MS,
-            "max_block_ms": self._settings.connect_timeout // 1_000_000,
-        }
+        """Waits for the broker and the topics, as long as it takes, and says so in the log. Raises SinkError where waiting won't help."""
         try:
-            self._producer = await connect(KafkaProducer, self._settings, options, self._what)
-            for topic in self._topics:
-                await anyio.to_thread.run_sync(self._require, self._producer, topic)
-        except kafka.errors.KafkaError as error:
+            self._producer = await connect(lambda: make_producer(self._settings, self._max_record_bytes), self._settings, self._what)
+            await self._require_topics(self._producer)
+        except Refused as error:
             await self._close()
             raise self._refusal(error) from error
         except BaseException:
@@ -77,86 +66,76 @@ class RecordProducer:
         if producer is None:
             raise SinkError(f"expected {self._what} to be open, found it closed; use it inside `async with`")
         loop = asyncio.get_running_loop()
-        handed: list[Any] = []
-        while len(handed) < len(records):
+        futures: list[asyncio.Future[None]] = [loop.create_future() for _ in records]
+        waiting: list[tuple[str, WireRecord, Done]] = [
+            (topic, record, partial(_tell, loop, future)) for (topic, record), future in zip(records, futures, strict=True)
+        ]
+        waiting.reverse()
+        patience = Patience(f"{self._what} hands records over")
+        while waiting:
             try:
-                await anyio.to_thread.run_sync(_send, producer, records, handed)
-            except kafka.errors.KafkaTimeoutError as error:  # no room, or no metadata: the broker is away
-                log.warning("%s: waiting for the broker: %s", self._what, error)
-            except (kafka.errors.KafkaError, TypeError, ValueError) as error:
+                await anyio.to_thread.run_sync(_hand_over, producer, waiting)
+            except Passing as error:
+                await anyio.sleep(patience.delay(str(error)))
+            except Refused as error:
                 raise self._refusal(error) from error
-        return [_bridge(loop, future) for future in handed]
+        patience.over()
+        return futures
 
     async def delivered(self, futures: Sequence[asyncio.Future[None]]) -> None:
         """Returns when all are durable. Raises SinkError where waiting won't help."""
-        with Causes.listen() as causes:
-            for future in futures:
-                while not future.done():
-                    with anyio.move_on_after(PATIENCE):
-                        await asyncio.wait([future])
-                        break
-                    log.warning("%s: no acknowledgement for %.0f s, trying on: %s", self._what, PATIENCE, causes.last or "no cause given")
-                if error := future.exception():
-                    raise self._refusal(error) from error
+        for future in futures:
+            while not future.done():
+                with anyio.move_on_after(PATIENCE):
+                    await asyncio.wait([future])
+                    break
+                trouble = (self._producer and self._producer.trouble) or "no cause given"
+                log.warning("%s: no acknowledgement for %.0f s, trying on: %s", self._what, PATIENCE, trouble)
+            if error := future.exception():
+                raise self._refusal(error) from error
 
-    def _require(self, producer: KafkaProducer, topic: str) -> None:
-        try:
-            producer.partitions_for(topic)
-        except kafka.errors.KafkaTimeoutError:
-            raise SinkError(
-                f"expected topic {topic} at {self._settings.bootstrap}, found none, and the brokers create none; create it with"
-                f" kafka-topics.sh --create --topic {topic}"
-            ) from None
+    async def _require_topics(self, producer: Producer) -> None:
+        patience = Patience(f"{self._what} looks for its topics")
+        for topic in self._topics:
+            while True:
+                cause = f"expected topic {topic}, found none; create it with kafka-topics.sh --create --topic {topic}"
+                try:
+                    if await anyio.to_thread.run_sync(producer.count, topic):
+                        break
+                except Passing as error:
+                    cause = str(error)
+                await anyio.sleep(patience.delay(cause))
+        patience.over()
 
     def _refusal(self, error: BaseException) -> SinkError:
-        fix = "check the brokers' logs"
-        if isinstance(error, kafka.errors.MessageSizeTooLargeError | kafka.errors.RecordListTooLargeError):
-            fix = "raise max.message.bytes of the topic, or publish less per record"
-        elif isinstance(error, kafka.errors.AuthorizationError):
-            fix = "grant this user the right to write to the topic (kafka-acls.sh), or set username and password"
-        elif isinstance(error, kafka.errors.InvalidTopicError | ValueError):
-            fix = "choose a topic name of letters, digits, '.', '_' and '-'"
-        return SinkError(f"{self._what}: expected the broker to take records, found {type(error).__name__}: {error}; {fix}")
+        return SinkError(f"{self._what}: expected the broker to take records, found {error}")
 
     async def _close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(_end, producer)
+                await anyio.to_thread.run_sync(producer.close, CLOSE_TIMEOUT)
 
 
-def _end(producer: KafkaProducer) -> None:
-    """Closes it; what is not acknowledged by then was not committed either, and comes again in the next run."""
-    try:
-        producer.close(CLOSE_TIMEOUT)
-    except kafka.errors.KafkaTimeoutError:
-        producer._sender.force_close()  # kafka-python raises before it has ended its thread
-        with suppress(kafka.errors.KafkaTimeoutError):
-            producer.close(CLOSE_TIMEOUT)
+def _hand_over(producer: Producer, waiting: list[tuple[str, WireRecord, Done]]) -> None:
+    """From the end of the list on; takes off it what has been handed over."""
+    while waiting:
+        topic, record, done = waiting[-1]
+        producer.send(topic, record, done)
+        waiting.pop()
 
 
-def _send(producer: KafkaProducer, records: Sequence[Outgoing], handed: list[Any]) -> None:
-    for topic, wire in records[len(handed) :]:
-        milliseconds = max(wire.timestamp // 1_000_000, 0)
-        handed.append(producer.send(topic, wire.value, wire.key, list(wire.headers), timestamp_ms=milliseconds))
+def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: TransportError | None) -> None:
+    """Called on the client's thread."""
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(_settle, future, error)
 
 
-def _bridge(loop: asyncio.AbstractEventLoop, sent: Any) -> asyncio.Future[None]:
-    future: asyncio.Future[None] = loop.create_future()
-
-    def settle(error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-            future.exception()  # a publish that was cancelled asks no more
-
-    def tell(error: BaseException | None) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, error)
-
-    sent.add_callback(lambda _: tell(None))
-    sent.add_errback(tell)
-    return future
+def _settle(future: asyncio.Future[None], error: TransportError | None) -> None:
+    if future.cancelled():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+        future.exception()  # a publish that was cancelled asks no more

@@ -155,6 +155,11 @@ class Producer(Protocol):
     What is not acknowledged is repeated for as long as it takes.
     """
 
+    @property
+    def trouble(self) -> str:
+        """What the client has last complained of; empty where it has not."""
+        ...
+
     def count(self, topic: str) -> int:
         """The topic's number of partitions, 0 where there is none. Raises Passing where the broker does not answer."""
         ...

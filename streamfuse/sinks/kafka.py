@@ -15,8 +15,8 @@ from streamfuse.types import Prediction
 class KafkaSink:
     """Durable means acknowledged by all in-sync replicas. The order holds per key, as partitions are chosen by the key.
 
-    Entering waits for the broker, and publishing waits for one that went away; both say so in the log. SinkError is for what waiting can't
-    help: a topic that does not exist and is not created, a missing right, a record that is too large.
+    Entering waits for the broker and the topic, and publishing waits for a broker that went away; both say so in the log. SinkError is for
+    what waiting can't help: a missing right, a record that is too large.
     """
 
     def __init__(self, settings: KafkaSinkSettings) -> None:

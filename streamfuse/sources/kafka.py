@@ -7,23 +7,23 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import anyio
 import anyio.to_thread
-import kafka.errors
-from kafka import KafkaConsumer, TopicPartition
-from kafka.consumer.fetcher import ConsumerRecord
-from kafka.coordinator.assignors.range import RangePartitionAssignor
 
-from streamfuse.codecs import Record, RecordDecoder, partition_name
+from streamfuse.codecs import RecordDecoder, parse_time
 from streamfuse.config import KafkaSourceSettings
-from streamfuse.errors import SourceError
+from streamfuse.errors import ConfigError, InvalidRecord, Problem, SourceError
 from streamfuse.interfaces import Clock, Unshared
-from streamfuse.kafka.client import Patience, checksum_problem, connect
+from streamfuse.kafka.client import Patience
+from streamfuse.kafka.clients import Reading, connect, make_consumer
 from streamfuse.kafka.cursor import KafkaCursor
-from streamfuse.kafka.poller import Delivery, Poller, require_equal_counts
-from streamfuse.types import MILLISECOND, Cursor, Item, Packet, Resume, Revoke
+from streamfuse.kafka.poller import Delivery, Poller, Start, require_equal_counts
+from streamfuse.kafka.transport import Consumer, Partition, Passing, Refused
+from streamfuse.types import Cursor, Item, Packet, Record, Resume, Revoke
+
+FETCH_BYTES = 50 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,11 @@ class KafkaSource(Unshared):
     """
 
     def __init__(self, settings: KafkaSourceSettings, clock: Clock) -> None:
+        """Raises ConfigError where `start` is no instant."""
         self.name = "kafka:" + ",".join(sorted(set(settings.topics.values())))
         self.streams = frozenset(settings.topics)
         self._settings = settings
+        self._start = _start(settings.start)
         self._clock = clock
         self._topics = sorted(set(settings.topics.values()))
         self._decoder = RecordDecoder(settings.topics, settings.max_record_bytes)
@@ -50,9 +52,10 @@ class KafkaSource(Unshared):
         self._arrived = anyio.Event()
 
     async def __aenter__(self) -> Self:
-        if problem := checksum_problem():
-            raise SourceError(problem)
-        consumer = await self._connect()
+        try:
+            consumer = await self._connect()
+        except Refused as refused:
+            raise self._refusal(refused) from refused
         loop = asyncio.get_running_loop()
 
         def deliver(delivery: Delivery) -> None:
@@ -63,7 +66,7 @@ class KafkaSource(Unshared):
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._end, error)
 
-        self._poller = Poller(consumer, self._topics, self._settings.buffer_bytes, self.name, deliver, fail)
+        self._poller = Poller(consumer, self._topics, self._start, self._settings.buffer_bytes, self.name, deliver, fail)
         self._poller.start()
         return self
 
@@ -83,7 +86,7 @@ class KafkaSource(Unshared):
                 self._poller.release(delivery.size)
                 if items := self._items(delivery):
                     yield items
-            if isinstance(self._failure, kafka.errors.KafkaError):
+            if isinstance(self._failure, Refused):
                 raise self._refusal(self._failure) from self._failure
             if self._failure is not None:
                 raise self._failure
@@ -112,41 +115,32 @@ class KafkaSource(Unshared):
         if commits := self._cursor.commits(cursor):
             await asyncio.wrap_future(self._poller.commit(commits))
 
-    async def _connect(self) -> KafkaConsumer:
-        options = {
-            "group_id": self._settings.group,
-            "enable_auto_commit": False,
-            "session_timeout_ms": 10_000,  # after a crash, the partitions stay with the dead for this long
-            "auto_offset_reset": self._settings.start,
-            "allow_auto_create_topics": False,
-            "partition_assignment_strategy": [RangePartitionAssignor()],
-            "fetch_min_bytes": 64 * 1024,  # a fetch costs 2-4 ms of CPU: rather 40 a second than one for each record
-            "fetch_max_wait_ms": 25,
-            "fetch_max_bytes": min(self._settings.buffer_bytes, 50 * 1024 * 1024),
-            "max_partition_fetch_bytes": 4 * 1024 * 1024,
-        }
-        try:
-            consumer = await connect(KafkaConsumer, self._settings, options, f"source {self.name}")
-        except kafka.errors.KafkaError as error:
-            raise self._refusal(error) from error
+    async def _connect(self) -> Consumer:
+        settings = self._settings
+        reading = Reading(
+            group=settings.group,
+            instance=settings.instance,
+            start="earliest",  # of a partition whose needed records were deleted we read what is left; where else to begin, the poller says
+            session_timeout=settings.session_timeout,
+            fetch_bytes=min(settings.buffer_bytes, FETCH_BYTES),
+        )
+        consumer = await connect(lambda: make_consumer(settings, reading), settings, f"source {self.name}")
         try:
             await self._require_topics(consumer)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(lambda: consumer.close(autocommit=False, timeout_ms=1000))
+                await anyio.to_thread.run_sync(consumer.close)
             raise
         return consumer
 
-    async def _require_topics(self, consumer: KafkaConsumer) -> None:
+    async def _require_topics(self, consumer: Consumer) -> None:
         """Waits until all topics exist. Raises SourceError where their numbers of partitions differ."""
         patience = Patience(f"source {self.name} looks for its topics")
         while True:
             try:
-                counts = await anyio.to_thread.run_sync(_partition_counts, consumer, self._topics)
-            except kafka.errors.RetriableError as error:
-                cause = f"{type(error).__name__}: {error}"
-            except kafka.errors.KafkaError as error:
-                raise self._refusal(error) from error
+                counts = await anyio.to_thread.run_sync(consumer.counts, self._topics)
+            except Passing as error:
+                cause = str(error)
             else:
                 absent = [topic for topic, count in counts.items() if count == 0]
                 if not absent:
@@ -168,33 +162,25 @@ class KafkaSource(Unshared):
         items: list[Item] = []
         if delivery.lost:
             self._cursor.lose(delivery.lost)
-            items.append(Revoke(frozenset(partition_name(*partition) for partition in delivery.lost)))
+            items.append(Revoke(frozenset(partition.name for partition in delivery.lost)))
         if delivery.gained and (cursor := self._cursor.gain(delivery.gained)).offsets:
             items.append(Resume(cursor))
-        for fetched in delivery.records:
-            item = self._decoder.decode(self._record(fetched))
+        for record in delivery.records:
+            item = self._decoder.decode(self._timed(record))
             if isinstance(item, Packet):
-                self._cursor.note(TopicPartition(fetched.topic, fetched.partition), item.key, fetched.offset)
+                self._cursor.note(Partition(record.topic, record.partition), item.key, record.offset)
             items.append(item)
         return items
 
-    def _record(self, fetched: ConsumerRecord) -> Record:
-        return Record(
-            fetched.topic,
-            fetched.partition,
-            fetched.offset,
-            fetched.key,
-            fetched.value,
-            tuple(fetched.headers),
-            fetched.timestamp * MILLISECOND if fetched.timestamp >= 0 else self._clock.now(),
-        )
+    def _timed(self, record: Record) -> Record:
+        return record if record.timestamp >= 0 else record._replace(timestamp=self._clock.now())
 
-    def _refusal(self, error: kafka.errors.KafkaError) -> SourceError:
-        fix = "check the brokers' logs"
-        if isinstance(error, kafka.errors.AuthorizationError):
-            fix = "grant this user the right to read the topics and the group (kafka-acls.sh), or set username and password"
-        return SourceError(f"{self.name}: expected the broker to give records, found {type(error).__name__}: {error}; {fix}")
+    def _refusal(self, refused: Refused) -> SourceError:
+        return SourceError(f"{self.name}: expected the broker to give records, found {refused}")
 
 
-def _partition_counts(consumer: KafkaConsumer, topics: Sequence[str]) -> dict[str, int]:
-    return {topic: len(consumer.partitions_for_topic(topic)) for topic in topics}
+def _start(text: str) -> Start:
+    try:
+        return cast(Start, text) if text in ("earliest", "latest") else parse_time(text)
+    except InvalidRecord as error:
+        raise ConfigError([Problem("start", f"expected earliest, latest or an instant such as 2026-05-01T12:00:00Z: {error}")]) from None

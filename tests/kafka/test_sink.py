@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import anyio
 import jsonschema
@@ -75,11 +76,23 @@ async def test_an_independent_client_reads_predictions_by_the_published_schema(t
 
 
 @pytest.mark.anyio
-async def test_a_topic_that_nobody_creates_is_a_sink_error(broker: Broker, unique: str) -> None:
-    settings = KafkaSinkSettings(type="kafka", bootstrap=broker.bootstrap, topic=unique, connect_timeout="2s")
-    with pytest.raises(SinkError, match=f"expected topic {unique} at .*, found none, and the brokers create none; create it"):
-        async with KafkaSink(settings):
-            pass
+async def test_an_absent_topic_is_waited_for_and_named_in_the_log(broker: Broker, unique: str, caplog: pytest.LogCaptureFixture) -> None:
+    published = anyio.Event()
+
+    async def publish() -> None:
+        async with KafkaSink(KafkaSinkSettings(type="kafka", bootstrap=broker.bootstrap, topic=unique)) as sink:
+            await sink.publish([prediction()])
+        published.set()
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            with caplog.at_level(logging.WARNING, "streamfuse"):
+                tasks.start_soon(publish)
+                while f"expected topic {unique}, found none; create it" not in caplog.text:
+                    await anyio.sleep(0.05)
+            place = KafkaTopic(broker, unique)
+            await published.wait()
+    assert await place.predictions() == [prediction()]
 
 
 @pytest.mark.anyio
