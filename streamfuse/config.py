@@ -47,9 +47,16 @@ class KafkaConnection(Settings):
     bootstrap: str = "localhost:9092"
     """Brokers, `host:port`, comma separated."""
     security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
+    """`ssl` and `sasl_ssl` are TLS 1.2 or newer, with the broker's certificate and host name verified; `sasl_...` log in by password."""
     ca_file: Path | None = None
+    """The certificates of the authorities that sign the brokers' (PEM); those that this system trusts where not given."""
     certificate_file: Path | None = None
+    """Our own certificate (PEM), for brokers that ask for one."""
     key_file: Path | None = None
+    """The key of that certificate (PEM)."""
+    key_password: SecretStr | None = None
+    """Of a key that has one. Better given by the environment or by `key_password_file`."""
+    key_password_file: Path | None = None
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     username: str | None = None
     password: SecretStr | None = None
