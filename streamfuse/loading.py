@@ -85,7 +85,12 @@ class _Sinks(Settings):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice: YAML's own rule is that the last one wins, silently."""
+    """Refuses a key that stands twice: YAML's own rule is that the last one wins, silently. Leaves instants as they are written, in ns."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -116,7 +121,7 @@ def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> Iterator[Prob
             yield Problem(variable, f"is no setting; {advice} Unset it, or correct it")
             continue
         try:
-            value = yaml.safe_load(environ[variable])
+            value = yaml.load(environ[variable], _Loader)  # noqa: S506  # a SafeLoader
         except yaml.YAMLError:
             value = environ[variable]
         if not _put(tree, path, value):

@@ -82,6 +82,16 @@ def test_a_key_that_stands_twice_is_refused() -> None:
     assert "stands twice" in problems("sources: []\nsources: []")[""]
 
 
+def test_an_instant_stays_as_it_is_written() -> None:
+    text = "{sources: [{type: kafka, topics: {text: a}, start: 2026-05-01T12:00:00.000000001Z}], sync: {streams: {text: {}}}}"
+    (source,) = parse_config(text, {}).sources
+    assert isinstance(source, KafkaSourceSettings)
+    assert source.start == "2026-05-01T12:00:00.000000001Z"
+    (source,) = parse_config(text, {"STREAMFUSE_SOURCES__0__START": "2026-05-02T12:00:00Z"}).sources
+    assert isinstance(source, KafkaSourceSettings)
+    assert source.start == "2026-05-02T12:00:00Z"
+
+
 def test_what_is_not_yaml_is_told_with_its_place() -> None:
     assert "line 1" in problems("sources: [")[""]
 
