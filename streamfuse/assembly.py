@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ from streamfuse.config import (
     AnchoredSettings,
     Config,
     DeadLetterSettings,
+    KafkaConnection,
     KafkaSinkSettings,
     KafkaSourceSettings,
     SessionSettings,
@@ -34,6 +36,8 @@ from streamfuse.topics import Topics
 
 if TYPE_CHECKING:
     from streamfuse.models.runner import TorchRunner
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -72,6 +76,7 @@ def build(config: Config, *, clock: Clock | None = None, topics: Topics | None =
     metrics = Metrics(time)
     deliveries = _make("", [config], lambda c: make_delivery(c, sources, sinks, time, metrics), problems, numbered=False)
     letters = _make("dead_letters", [config.dead_letters], make_letter_writer, problems, numbered=False)
+    _note_clients(config, metrics, problems)
     if problems:
         raise ConfigError(problems)
     dead_letters = DeadLetters(config.dead_letters, letters[0], lambda: _received(config, synchronizer), time, metrics)
@@ -79,6 +84,27 @@ def build(config: Config, *, clock: Clock | None = None, topics: Topics | None =
     metrics.watch(synchronizer)
     metrics.model(runner.bundle.config.name, runner.bundle.digest, str(runner.device))
     return Daemon(config, time, hub, metrics, synchronizer, runner, sources, sinks, dead_letters, deliveries[0], feeds)
+
+
+def _note_clients(config: Config, metrics: Metrics, problems: list[Problem]) -> None:
+    """Say which Kafka clients are in use, or why one can't be."""
+    sections = {"sources": config.sources, "feed": config.feed, "sinks": config.sinks}
+    parts = {f"{section}.{n}": settings for section, several in sections.items() for n, settings in enumerate(several)}
+    noted: set[str] = set()
+    for path, settings in {**parts, "dead_letters": config.dead_letters}.items():
+        if not isinstance(settings, KafkaConnection) or settings.transport in noted:
+            continue
+        from streamfuse.kafka.clients import client_info
+        from streamfuse.kafka.transport import Refused
+
+        noted.add(settings.transport)
+        try:
+            info = client_info(settings)
+        except Refused as error:
+            problems.append(Problem(f"{path}.transport", str(error)))
+        else:
+            log.info("transport %s %s, crc32c %s", info.transport, info.version, info.crc32c)
+            metrics.kafka_client(info.transport, info.version, info.crc32c)
 
 
 def make_source(settings: SourceSettings, clock: Clock, topics: Topics) -> Source:

@@ -66,6 +66,9 @@ class Metrics:
         )
         self._ready = Gauge("streamfuse_ready", "1 while the daemon is ready", registry=self.registry)
         self._model = Info("streamfuse_model", "The model that predicts", registry=self.registry)
+        self._kafka_clients = Gauge(
+            "streamfuse_kafka_client_info", "The Kafka client libraries in use", ["transport", "version", "crc32c"], registry=self.registry
+        )
 
     def window(self, window: Window) -> None:
         (self._incomplete if window.absent else self._complete).inc()
@@ -105,6 +108,9 @@ class Metrics:
 
     def model(self, name: str, digest: str, device: str) -> None:
         self._model.info({"name": name, "digest": digest, "device": device})
+
+    def kafka_client(self, transport: str, version: str, crc32c: str) -> None:
+        self._kafka_clients.labels(transport, version, crc32c).set(1)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from streamfuse.assembly import build
 from streamfuse.config import KafkaConnection
 from streamfuse.errors import ConfigError
 from streamfuse.kafka.client import Patience
 from streamfuse.kafka.clients import client_info
 from streamfuse.kafka.kafka_python import Causes, connection_options
 from streamfuse.kafka.transport import Refused
+from streamfuse.loading import parse_config
+
+DAEMON = """
+sources: [{type: simulator, truth: false}]
+sinks: [{type: kafka}]
+"""
 
 
 def test_a_plain_connection_needs_no_more_than_its_brokers() -> None:
@@ -70,6 +77,20 @@ def test_slow_checksums_are_refused_with_the_fix(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("kafka.record.util.crc32c_c", None)
     with pytest.raises(Refused, match=r"expected the package crc32c, found none.*pip install 'kafka-python\[crc32c\]'"):
         client_info(KafkaConnection())
+
+
+def test_the_clients_in_use_are_logged_and_exported(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "streamfuse.assembly"):
+        daemon = build(parse_config(DAEMON, {}))
+    told = {"transport": "kafka-python", "version": version("kafka-python"), "crc32c": "native"}
+    assert daemon.metrics.registry.get_sample_value("streamfuse_kafka_client_info", told) == 1
+    assert f"transport kafka-python {version('kafka-python')}, crc32c native" in caplog.text
+
+
+def test_a_client_that_cannot_be_used_is_told_with_its_place_in_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kafka.record.util.crc32c_c", None)
+    with pytest.raises(ConfigError, match=r"sinks\.0\.transport: expected the package crc32c, found none"):
+        build(parse_config(DAEMON, {}))
 
 
 def test_patience_waits_longer_from_attempt_to_attempt_but_never_long() -> None:

@@ -8,10 +8,12 @@ import anyio
 import pytest
 from kafka import KafkaProducer
 
+from streamfuse.clock import SystemClock
 from streamfuse.codecs import encode_packet
-from streamfuse.config import KafkaConnection
-from streamfuse.errors import SourceError
+from streamfuse.config import KafkaConnection, KafkaSourceSettings
+from streamfuse.errors import ConfigError, SourceError
 from streamfuse.feeder import KafkaPublisher
+from streamfuse.sources.kafka import KafkaSource
 from streamfuse.types import SECOND, Cursor, Encoded, Loss, Offsets, Outcome, Packet, Position
 from tests.kafka.broker import Broker
 from tests.kafka.traffic import PATIENCE, Reading, after, produce, source_of
@@ -119,6 +121,31 @@ async def test_without_a_commit_the_latest_begins_at_the_end(broker: Broker, uni
     assert set(reading.texts) == {"after"}
 
 
+async def test_without_a_commit_an_instant_begins_with_the_first_record_of_that_time(broker: Broker, unique: str) -> None:
+    broker.create_topic(unique, 2, {"retention.ms": "-1"})  # the records are of a day long ago
+    for second in range(4):
+        produce(broker, unique, [str(second)], partition=0, timestamp=NOON // 1_000_000 + 1000 * second)
+    produce(broker, unique, ["old"], partition=1, timestamp=NOON // 1_000_000)
+    async with source_of(broker, {"text": unique}, unique, start="2026-05-01T14:00:01.5+02:00") as source:
+        reading = Reading(source)
+        await reading.packets(2)
+        produce(broker, unique, ["new"], partition=1)
+        await reading.packets(3)
+    assert reading.texts == ["2", "3", "new"]
+
+
+async def test_where_an_instant_began_is_committed_at_once(broker: Broker, unique: str) -> None:
+    broker.create_topic(unique, configs={"retention.ms": "-1"})
+    for second in range(4):
+        produce(broker, unique, [str(second)], timestamp=NOON // 1_000_000 + 1000 * second)
+    async with source_of(broker, {"text": unique}, unique, start="2026-05-01T12:00:02Z") as source:
+        await Reading(source).packets(2)
+    async with source_of(broker, {"text": unique}, unique, start="earliest") as source:
+        reading = Reading(source)
+        await reading.packets(2)
+    assert reading.texts == ["2", "3"]
+
+
 async def test_a_crash_before_the_first_commit_loses_nothing_that_came_since_the_start(broker: Broker, unique: str) -> None:
     broker.create_topic(unique)
     async with source_of(broker, {"text": unique}, unique, start="latest") as source:
@@ -183,6 +210,11 @@ async def test_partitions_of_other_sources_are_passed_over(broker: Broker, uniqu
 
 
 # --- what it refuses ---
+
+
+def test_a_start_that_is_no_instant_is_refused() -> None:
+    with pytest.raises(ConfigError, match="start: expected earliest, latest or an instant such as"):
+        KafkaSource(KafkaSourceSettings(type="kafka", topics={"text": "text"}, start="yesterday"), SystemClock())
 
 
 async def test_unequal_partition_counts_are_refused_with_the_fix(broker: Broker, unique: str) -> None:

@@ -25,12 +25,14 @@ def source_of(broker: Broker, topics: dict[str, str], group: str = "streamfuse",
     )
 
 
-def produce(broker: Broker, topic: str, texts: Iterable[str], key: str = "room", partition: int | None = None) -> None:
-    """As a producer that knows nothing of CloudEvents; returns when all is acknowledged."""
+def produce(
+    broker: Broker, topic: str, texts: Iterable[str], key: str = "room", partition: int | None = None, timestamp: int | None = None
+) -> None:
+    """As a producer that knows nothing of CloudEvents; returns when all is acknowledged. `timestamp` in ms."""
     producer = KafkaProducer(bootstrap_servers=broker.bootstrap, acks="all", metrics_enabled=False)
     try:
         for text in texts:
-            producer.send(topic, text.encode(), key.encode(), partition=partition)
+            producer.send(topic, text.encode(), key.encode(), partition=partition, timestamp_ms=timestamp)
         producer.flush(PATIENCE)
     finally:
         producer.close()
