@@ -63,6 +63,7 @@ class Broker:
         self._folder = folder
         self.port, self.behind, controller = free_ports(3)
         self.bootstrap = f"127.0.0.1:{self.port}"
+        self.data = folder / "data"
         self._properties = folder / "server.properties"
         voters = voters or {node: controller}
         text = PROPERTIES.format(
@@ -72,7 +73,7 @@ class Broker:
             behind=self.behind,
             controller=voters[node],
             proxy=proxy or self.behind,
-            data=folder / "data",
+            data=self.data,
             replicas=len(voters),
             in_sync=min(2, len(voters)),
         )

@@ -177,13 +177,23 @@ def members_wanted(replicas: int, partitions: int) -> list[int]:
 class Trial:
     """Replicas under load in one place; what they publish is read as it comes and judged at the `end`. Use it with `with`."""
 
-    def __init__(self, place: Place, folder: Path, *, replicas: int = 1, speed: float = 2.0, seed: int = 1) -> None:
+    def __init__(
+        self,
+        place: Place,
+        folder: Path,
+        *,
+        config: Mapping[str, Any] | None = None,
+        replicas: int = 1,
+        speed: float = 2.0,
+        seed: int = 1,
+    ) -> None:
+        """`config` is of the replicas, where it is not the place's own."""
         self.violations: list[str] = ["the trial has not come to its end"]
         self.windows = 0
         self._place = place
         self._replicas = replicas
         self.published = Published(place)
-        self.fleet = Fleet(folder, place.config())
+        self.fleet = Fleet(folder, config or place.config())
         self.load = Load(place, seed, ROOMS, speed, late=0.03, twice=0.03)
         self._stack = ExitStack()
 
