@@ -6,6 +6,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from streamfuse.errors import ConfigError, Problem
 PREFIX = "STREAMFUSE_"
 FOR_TESTS = {"STREAMFUSE_KAFKA_HOME", "STREAMFUSE_DATA", "STREAMFUSE_BENCH"}
 """Variables of the test suite and the training scripts; they are no settings."""
+LITERAL = {"username", "password", "key_password"}
+"""Settings that the environment gives as they are: a password may look like a number, a list or a comment to YAML."""
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:
@@ -73,8 +76,8 @@ def _read(path: Path) -> str:
 def _tree(text: str) -> dict[str, Any]:
     try:
         tree = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError([Problem("", f"expected YAML: {' '.join(str(error).split())}")]) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a tag such as !!int before what is none
+        raise ConfigError([Problem("", f"expected YAML, found {_unlike_yaml(error)}")]) from None
     if not isinstance(tree, dict):
         raise ConfigError([Problem("", f"expected sections such as `sources:` and `sync:`, found {_kind(tree)}")])
     return tree
@@ -96,9 +99,26 @@ class _Loader(yaml.SafeLoader):
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
     for key, _ in node.value:
+def _unlike_yaml(error: yaml.YAMLError | ValueError) -> str:
+    """Without the line itself, which YAML would quote: it may hold a password."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return "a character or a value that YAML does not allow"
+    mark = error.problem_mark or error.context_mark
+    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    if isinstance(error, _Twice):
+        return f"{error.problem}, which stands twice{where}; remove one"
+    if isinstance(error, yaml.composer.ComposerError | yaml.constructor.ConstructorError):
+        return f"an alias (*) or a tag (!) that is none{where}; put the text in quotes"
+    return " ".join(part for part in (error.context, error.problem) if part) + where
+
+
+class _Twice(yaml.constructor.ConstructorError):
+    """A key stands twice."""
+
+
         name = loader.construct_object(key)
         if name in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} stands twice; remove one", key.start_mark)
+            raise _Twice(None, None, f"the key {name!r}", key.start_mark)
         seen.add(name)
     return loader.construct_mapping(node, deep=True)
 
@@ -120,10 +140,10 @@ def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> Iterator[Prob
             advice = f"did you mean {PREFIX}{near[0].upper()}...?" if near else f"sections are {', '.join(Config.model_fields)}"
             yield Problem(variable, f"is no setting; {advice} Unset it, or correct it")
             continue
-        try:
-            value = yaml.load(environ[variable], _Loader)  # noqa: S506  # a SafeLoader
-        except yaml.YAMLError:
-            value = environ[variable]
+        value: object = environ[variable]
+        if path[-1] not in LITERAL:
+            with suppress(yaml.YAMLError, ValueError):
+                value = yaml.load(environ[variable], _Loader)  # noqa: S506  # a SafeLoader
         if not _put(tree, path, value):
             yield Problem(
                 variable, "leads to no place in the config: a list needs an index that exists, as in STREAMFUSE_SOURCES__0__GROUP"
@@ -201,6 +221,8 @@ def _follow(where: tuple[int | str, ...], root: type[BaseModel]) -> tuple[str, l
         names = sorted({name for model in models for name in model.model_fields}) if models else None
         inner: list[Any] = []
         for kind in kinds:
+        elif kind == "string_type" and isinstance(given, int | float) and _secret(path):
+            message = "expected text, found a number; put it in quotes"
             if kind in models:
                 field = kind.model_fields.get(step)
                 inner += _alternatives(field.annotation) if field is not None else []

@@ -132,6 +132,27 @@ def test_a_password_never_shows() -> None:
     assert secret not in str(found)
 
 
+@pytest.mark.parametrize("password", ["12345", "#hush", "yes", "a: b", "[", " spaces ", "null"])
+def test_the_environment_gives_a_password_as_it_is(password: str) -> None:
+    text = "{sources: [{type: kafka, topics: {video: v}}], sync: {streams: {video: {}}}}"
+    source = parse_config(text, {"STREAMFUSE_SOURCES__0__PASSWORD": password, "STREAMFUSE_SOURCES__0__USERNAME": "007"}).sources[0]
+    assert isinstance(source, KafkaSourceSettings)
+    assert source.password is not None
+    assert (source.username, source.password.get_secret_value()) == ("007", password)
+
+
+@pytest.mark.parametrize("password", ['"hunter2', "[hunter2", "hunter2: x", "*hunter2", "!hunter2", "!!int hunter2", "hunter2\x07"])
+def test_a_password_that_is_no_yaml_is_told_without_it(password: str) -> None:
+    found = problems(f"sources:\n  - password: {password}\n")[""]
+    assert "expected YAML, found" in found
+    assert "hunter2" not in found
+
+
+def test_a_password_that_yaml_takes_for_a_number_is_told_what_to_do() -> None:
+    text = "{sources: [{type: kafka, topics: {video: v}, password: 4711}], sync: {streams: {video: {}}}}"
+    assert problems(text)["sources.0.password"] == "expected text, found a number; put it in quotes"
+
+
 def test_the_tree_is_frozen() -> None:
     config = parse_config(SMALL, {})
     with pytest.raises(ValueError, match="frozen"):
