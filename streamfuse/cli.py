@@ -131,6 +131,18 @@ def _subscribe(options: argparse.Namespace) -> int:
     return tail(options)
 
 
+def _dlq_show(options: argparse.Namespace) -> int:
+    from streamfuse.dlq import show
+
+    return show(options)
+
+
+def _dlq_replay(options: argparse.Namespace) -> int:
+    from streamfuse.dlq import replay
+
+    return replay(options)
+
+
 def _version(options: argparse.Namespace) -> int:
     from importlib.metadata import version
 
@@ -203,6 +215,37 @@ def _parser() -> argparse.ArgumentParser:
     subscribe.add_argument("--transport", choices=["kafka-python", "confluent"], default=None, help="which Kafka client reads")
     subscribe.set_defaults(run=_subscribe)
 
+    dlq = commands.add_parser("dlq", help="look at dead letters, and publish them again", description=_dlq_help, formatter_class=raw)
+    actions = dlq.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
+    letters = argparse.ArgumentParser(add_help=False)
+    letters.add_argument("config", type=Path, nargs="?", help="the daemon's YAML file: where its dead letters are, and how to connect")
+    letters.add_argument("--bootstrap", default=None, help="brokers, host:port, instead of a config or in place of what it says")
+    letters.add_argument("--topic", default=None, help="the topic of the dead letters (default: as the config says, or `dead-letters`)")
+    which = letters.add_argument_group("which letters")
+    which.add_argument("--from", dest="of", default=None, metavar="TOPIC", help="only those whose record stood in this topic")
+    which.add_argument("--key", default=None, help="only those of this key")
+    which.add_argument(
+        "--reason", choices=["undecodable", "quarantined"], default=None, help="only those with a bad payload, or description"
+    )
+    which.add_argument("--stage", choices=["decode", "synchronize", "prepare"], default=None, help="only those that were found there")
+    which.add_argument("--since", default=None, metavar="WHEN", help="only those found since: 10m, 2h, 2026-05-01T12:00:00Z")
+
+    look = actions.add_parser("show", help="list them", parents=[letters], description=_dlq_show_help, formatter_class=raw)
+    number = look.add_mutually_exclusive_group()
+    number.add_argument("--newest", type=_positive, default=20, metavar="N", help="the newest N, newest last (default 20)")
+    number.add_argument("--oldest", type=_positive, default=None, metavar="N", help="the oldest N, oldest first")
+    number.add_argument("--all", action="store_true", help="all, in order within each partition")
+    number.add_argument("--count", action="store_true", help="only how many, by topic, stage and reason")
+    look.add_argument("--json", action="store_true", help="one JSON object a line, key, value and headers in base64")
+    look.add_argument("--save", type=Path, default=None, metavar="DIR", help="also write the original values to files in this folder")
+    look.set_defaults(run=_dlq_show)
+
+    replay = actions.add_parser("replay", help="publish them again", parents=[letters], description=_dlq_replay_help, formatter_class=raw)
+    replay.add_argument("--dry-run", action="store_true", help="say what would be published, and publish nothing")
+    replay.add_argument("--again", action="store_true", help="also those that were replayed before")
+    replay.add_argument("--group", default=None, help="remembers what was replayed (default: streamfuse-dlq-TOPIC)")
+    replay.set_defaults(run=_dlq_replay)
+
     version = commands.add_parser("version", help="print the version")
     version.add_argument("-v", "--verbose", action="store_true", help="with those of the packages it stands on")
     version.set_defaults(run=_version)
@@ -230,6 +273,32 @@ _subscribe_help = """\
 Prints predictions as they come, each window's latest revision once: from a Kafka topic, or from a JSONL file.
 What a daemon's config says of its Kafka sink (security, user, certificates) is used with --config; the environment can say it too,
 as for the daemon: STREAMFUSE_SINKS__0__SECURITY, STREAMFUSE_SINKS__0__PASSWORD ...
+"""
+_dlq_help = """\
+Records that the daemon could not use are kept as dead letters (`dead_letters:` in its config): the original key, value and headers,
+and beside them why, and where the record stood. `show` lists them, `replay` publishes them again once the cause is mended.
+"""
+_dlq_show_help = """\
+Lists dead letters, from a Kafka topic or from a JSONL file.
+
+  streamfuse dlq show config.yaml                              the newest 20
+  streamfuse dlq show config.yaml --count --since 1h           how many in the last hour, by topic, stage and reason
+  streamfuse dlq show --bootstrap localhost:9092 --stage decode --all --json
+  streamfuse dlq show config.yaml --from video --save bad/     the payloads as files, to look at them
+
+Without a config, the environment says how to connect: STREAMFUSE_DEAD_LETTERS__SECURITY, STREAMFUSE_DEAD_LETTERS__PASSWORD ...
+"""
+_dlq_replay_help = """\
+Publishes the original records again, as they were: to their topic and partition, with their key, value, headers and timestamp, and one
+header more, `streamfuse_dl_replays`, which counts. Where the daemon's config is given, they go to the brokers of the source that reads
+their topic; otherwise to those of the dead letters. Topics are never created.
+
+  streamfuse dlq replay config.yaml --dry-run                  what would be published
+  streamfuse dlq replay config.yaml --from video --since 2h    the last two hours' letters of one topic
+
+A consumer group remembers what was replayed, so that the next replay goes on where this one stopped; a crash repeats at most the last
+500 records. A record whose windows are closed by then is late, not a prediction (sync.allowed_lateness), and one that is still of no
+use becomes a dead letter again. With kafka-python a header without a value comes back with an empty one.
 """
 
 
