@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from streamfuse.config import Config, DeadLetterSettings, NoDeadLetterSettings, Settings, SinkSettings, SourceSettings
+from streamfuse.config import Config, Settings, SinkSettings
 from streamfuse.errors import ConfigError, Problem
 
 PREFIX = "STREAMFUSE_"
@@ -58,22 +58,6 @@ def load_sinks(path: Path | None, environ: Mapping[str, str]) -> Sequence[SinkSe
     return sinks
 
 
-def load_dead_letters(path: Path | None, environ: Mapping[str, str]) -> tuple[DeadLetterSettings, Sequence[SourceSettings]]:
-    """The dead letters alone, and the sources that they come from; the rest of the file may be missing.
-
-    Without a file, the Kafka topic that the environment describes. Raises ConfigError with every problem that was found.
-    """
-    tree = {"dead_letters": {"type": "kafka"}} if path is None else _tree(_read(path))
-    problems = list(_override(tree, environ))
-    try:
-        found = _DeadLetters.model_validate({name: tree[name] for name in _DeadLetters.model_fields if name in tree})
-    except ValidationError as error:
-        raise ConfigError([*problems, *problems_of(error, _DeadLetters)]) from None
-    if problems:
-        raise ConfigError(problems)
-    return found.dead_letters, found.sources
-
-
 def config_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the config, for editors."""
     schema = Config.model_json_schema()
@@ -99,27 +83,6 @@ def _tree(text: str) -> dict[str, Any]:
     return tree
 
 
-class _Sinks(Settings):
-    sinks: list[SinkSettings]
-
-
-class _DeadLetters(Settings):
-    dead_letters: DeadLetterSettings = NoDeadLetterSettings()
-    sources: Sequence[SourceSettings] = ()
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice: YAML's own rule is that the last one wins, silently. Leaves instants as they are written, in ns."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = set()
-    for key, _ in node.value:
 def _unlike_yaml(error: yaml.YAMLError | ValueError) -> str:
     """Without the line itself, which YAML would quote: it may hold a password."""
     if not isinstance(error, yaml.MarkedYAMLError):
@@ -137,6 +100,22 @@ class _Twice(yaml.constructor.ConstructorError):
     """A key stands twice."""
 
 
+class _Sinks(Settings):
+    sinks: list[SinkSettings]
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML's own rule is that the last one wins, silently. Leaves instants as they are written, in ns."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = set()
+    for key, _ in node.value:
         name = loader.construct_object(key)
         if name in seen:
             raise _Twice(None, None, f"the key {name!r}", key.start_mark)
@@ -221,6 +200,8 @@ def problems_of(error: ValidationError, root: type[BaseModel] = Config) -> Itera
             message = "is needed: it picks the kind"
         elif kind == "value_error":
             message = str(found["msg"]).removeprefix("Value error, ")
+        elif kind == "string_type" and isinstance(given, int | float) and _secret(path):
+            message = "expected text, found a number; put it in quotes"
         else:
             shown = "" if _secret(path) or isinstance(given, dict | list) else f", found {given!r}"
             message = f"{_lower(str(found['msg']))}{shown}"
@@ -242,8 +223,6 @@ def _follow(where: tuple[int | str, ...], root: type[BaseModel]) -> tuple[str, l
         names = sorted({name for model in models for name in model.model_fields}) if models else None
         inner: list[Any] = []
         for kind in kinds:
-        elif kind == "string_type" and isinstance(given, int | float) and _secret(path):
-            message = "expected text, found a number; put it in quotes"
             if kind in models:
                 field = kind.model_fields.get(step)
                 inner += _alternatives(field.annotation) if field is not None else []
