@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from streamfuse.config import Config, Settings, SinkSettings
+from streamfuse.config import Config, DeadLetterSettings, NoDeadLetterSettings, Settings, SinkSettings, SourceSettings
 from streamfuse.errors import ConfigError, Problem
 
 PREFIX = "STREAMFUSE_"
@@ -56,6 +56,22 @@ def load_sinks(path: Path | None, environ: Mapping[str, str]) -> Sequence[SinkSe
     if problems:
         raise ConfigError(problems)
     return sinks
+
+
+def load_dead_letters(path: Path | None, environ: Mapping[str, str]) -> tuple[DeadLetterSettings, Sequence[SourceSettings]]:
+    """The dead letters alone, and the sources that they come from; the rest of the file may be missing.
+
+    Without a file, the Kafka topic that the environment describes. Raises ConfigError with every problem that was found.
+    """
+    tree = {"dead_letters": {"type": "kafka"}} if path is None else _tree(_read(path))
+    problems = list(_override(tree, environ))
+    try:
+        found = _DeadLetters.model_validate({name: tree[name] for name in _DeadLetters.model_fields if name in tree})
+    except ValidationError as error:
+        raise ConfigError([*problems, *problems_of(error, _DeadLetters)]) from None
+    if problems:
+        raise ConfigError(problems)
+    return found.dead_letters, found.sources
 
 
 def config_schema() -> dict[str, Any]:
@@ -102,6 +118,11 @@ class _Twice(yaml.constructor.ConstructorError):
 
 class _Sinks(Settings):
     sinks: list[SinkSettings]
+
+
+class _DeadLetters(Settings):
+    dead_letters: DeadLetterSettings = NoDeadLetterSettings()
+    sources: Sequence[SourceSettings] = ()
 
 
 class _Loader(yaml.SafeLoader):
