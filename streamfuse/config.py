@@ -81,7 +81,12 @@ class KafkaSourceSettings(KafkaConnection):
     """Where a partition begins for which the group has committed nothing: `earliest`, `latest` or the first record of an instant on
     (RFC 3339, by the records' timestamps)."""
     buffer_bytes: int = Field(64 * 1024 * 1024, gt=0)
-    """Fetched but not yet processed; above it the partitions are paused."""
+    """Fetched but not yet processed; a partition with more than its share of it is paused."""
+    patience: Duration = parse_duration("10s")
+    """For how long a partition that has more, but brings none, may hold back those that are ahead of it in event time."""
+    watermarks_topic: str | None = None
+    """Where the watermarks stand of keys too many for Kafka's commit metadata, `<group>-watermarks` where not given. It is created,
+    compacted, when it is needed."""
     max_record_bytes: int = Field(16 * 1024 * 1024, gt=0)
     """Greater records are refused before they are decoded."""
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from streamfuse.errors import InvalidRecord
 from streamfuse.kafka.cursor import Commit, Gained, KafkaCursor
-from streamfuse.kafka.metadata import MAX_BYTES, CommitMetadata, decode_metadata, encode_metadata
+from streamfuse.kafka.metadata import MAX_BYTES, CommitMetadata, decode_metadata, encode_metadata, encode_reference
 from streamfuse.kafka.transport import Committed, Partition
+from streamfuse.kafka.watermark_log import WatermarkLog
 from streamfuse.types import SECOND, Cursor, Offsets
 
 NOON = 1_777_636_800 * SECOND
@@ -21,7 +22,7 @@ watermarks = st.dictionaries(st.text(max_size=20), st.integers(-(2**62), 2**62),
 
 
 def committed(commit: Commit) -> tuple[int, CommitMetadata | None]:
-    return commit.offset.offset, decode_metadata(commit.offset.metadata)
+    return commit.committed.offset, decode_metadata(commit.committed.metadata)
 
 
 def fresh(*partitions: Partition) -> KafkaCursor:
@@ -36,7 +37,7 @@ def fresh(*partitions: Partition) -> KafkaCursor:
 @given(st.integers(0, 2**63 - 1), watermarks)
 def test_any_metadata_survives(seen: int, marks: dict[str, int]) -> None:
     text, without = encode_metadata(seen, marks)
-    assert (decode_metadata(text), without) == ((seen, marks), 0)
+    assert (decode_metadata(text), without) == (CommitMetadata(seen, marks), 0)
 
 
 @given(st.integers(0, 3000), st.integers(1, 60))
@@ -84,7 +85,7 @@ def test_a_commit_is_the_offset_needed_with_what_was_seen_and_closed() -> None:
     cursor = fresh(VIDEO)
     cursor.note(VIDEO, "room", 8)
     commits = cursor.commits(Cursor({"video/0": Offsets(4, 9)}, {"room": NOON}))
-    assert {partition: committed(commit) for partition, commit in commits.items()} == {VIDEO: (4, CommitMetadata(9, {"room": NOON}))}
+    assert {partition: committed(commit) for partition, commit in commits.offsets.items()} == {VIDEO: (4, CommitMetadata(9, {"room": NOON}))}
 
 
 def test_a_commit_comes_back_as_the_cursor_that_it_was() -> None:
@@ -93,7 +94,7 @@ def test_a_commit_comes_back_as_the_cursor_that_it_was() -> None:
     whole = Cursor({"video/0": Offsets(4, 9), "text/0": Offsets(1, 1)}, {"room": NOON})
     commits = cursor.commits(whole)
     again = KafkaCursor("source")
-    assert again.gain({partition: Gained(2, commit.offset) for partition, commit in commits.items()}) == whole
+    assert again.gain({partition: Gained(2, commit.committed) for partition, commit in commits.offsets.items()}) == whole
 
 
 def test_watermarks_go_with_every_topic_of_their_partition_number() -> None:
@@ -102,7 +103,7 @@ def test_watermarks_go_with_every_topic_of_their_partition_number() -> None:
         cursor.note(partition, f"room-{partition.number}", 0)
     cursor.commits(Cursor({"video/0": Offsets(1, 1), "text/0": Offsets(1, 1), "video/1": Offsets(1, 1)}, {"room-0": 1, "room-1": 2}))
     commits = cursor.commits(Cursor({"video/0": Offsets(2, 2)}, {"room-0": 3}))
-    assert {partition: committed(commit) for partition, commit in commits.items()} == {
+    assert {partition: committed(commit) for partition, commit in commits.offsets.items()} == {
         VIDEO: (2, CommitMetadata(2, {"room-0": 3})),
         TEXT: (1, CommitMetadata(1, {"room-0": 3})),
     }
@@ -121,14 +122,14 @@ def test_a_forgotten_key_leaves_the_commit() -> None:
     cursor.note(VIDEO, "room", 0)
     cursor.commits(Cursor({"video/0": Offsets(1, 1)}, {"room": NOON}))
     commits = cursor.commits(Cursor({}, {"room": None}))
-    assert committed(commits[VIDEO]) == (1, CommitMetadata(1, {}))
+    assert committed(commits.offsets[VIDEO]) == (1, CommitMetadata(1, {}))
 
 
 def test_a_partition_that_went_is_not_committed() -> None:
     cursor = fresh(VIDEO, OTHER)
     cursor.lose([VIDEO])
     commits = cursor.commits(Cursor({"video/0": Offsets(1, 1), "video/1": Offsets(2, 2)}, {}))
-    assert set(commits) == {OTHER}
+    assert set(commits.offsets) == {OTHER}
 
 
 def test_keys_of_a_partition_that_went_are_forgotten() -> None:
@@ -136,7 +137,7 @@ def test_keys_of_a_partition_that_went_are_forgotten() -> None:
     cursor.note(VIDEO, "room", 0)
     cursor.lose([VIDEO])
     commits = cursor.commits(Cursor({"video/1": Offsets(1, 1)}, {}))
-    assert committed(commits[OTHER]) == (1, CommitMetadata(1, {}))
+    assert committed(commits.offsets[OTHER]) == (1, CommitMetadata(1, {}))
 
 
 def test_another_tools_commit_gives_its_offset_alone() -> None:
@@ -151,9 +152,46 @@ def test_keys_beyond_the_room_are_counted_and_told_once_with_the_fix(caplog: pyt
         cursor.note(VIDEO, key, n)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            (commit,) = cursor.commits(Cursor({"video/0": Offsets(900, 1000)}, marks)).values()
+            (commit,) = cursor.commits(Cursor({"video/0": Offsets(900, 1000)}, marks)).offsets.values()
     _, metadata = committed(commit)
     assert metadata is not None
     assert {f"room-{n * 7919:x}" for n in range(900, 1000)} <= set(metadata.watermarks)
     assert cursor.forgotten_watermarks == 2 * (1000 - len(metadata.watermarks))
     assert caplog.text.count("give the topics more partitions") == 1
+
+
+# --- the topic of watermarks ---
+
+
+def test_watermarks_that_are_too_many_go_to_their_topic_and_come_back_by_the_version_of_the_commit() -> None:
+    marks: dict[str, int | None] = {f"room-{n * 7919:x}": NOON + n * 123_456_789 for n in range(1000)}
+    cursor = KafkaCursor("source", has_log=True)
+    cursor.gain({VIDEO: Gained(1, None), TEXT: Gained(1, None)})
+    for n, key in enumerate(marks):
+        cursor.note(VIDEO, key, n)
+    whole = Cursor({"video/0": Offsets(900, 1000), "text/0": Offsets(5, 6)}, marks)
+    commits = cursor.commits(whole)
+    records = [record for _, record in commits.records]
+    cursor.settle(commits)
+    later = cursor.commits(Cursor({"video/0": Offsets(950, 1001)}, {"room-0": NOON + SECOND}))
+    assert [record.key for _, record in later.records] == [b"kroom-0", b"v"]
+    for written, made in ((records, commits), (records + [record for _, record in later.records], later)):
+        log = WatermarkLog(written, made.versions[0])
+        again = KafkaCursor("source", has_log=True)
+        resumed = again.gain({partition: Gained(2, commit.committed, log) for partition, commit in made.offsets.items()})
+        if made is commits:
+            assert resumed == whole
+        else:
+            assert resumed.watermarks == {**marks, "room-0": NOON + SECOND}
+    # one that was written, and whose commit did not come about, does not hold
+    log = WatermarkLog(records + [record for _, record in later.records], commits.versions[0])
+    assert log.watermarks() == marks
+
+
+def test_what_is_once_in_the_topic_stays_there() -> None:
+    cursor = KafkaCursor("source", has_log=True)
+    log = WatermarkLog(WatermarkLog().write({"room": NOON})[1], 1)
+    cursor.gain({VIDEO: Gained(1, Committed(5, encode_reference(6, 1)), log)})
+    commits = cursor.commits(Cursor({"video/0": Offsets(6, 7)}, {"room": NOON + 1}))
+    assert committed(commits.offsets[VIDEO]) == (6, CommitMetadata(7, {}, 2))
+    assert [number for number, _ in commits.records] == [0, 0]

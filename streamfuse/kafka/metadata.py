@@ -1,7 +1,8 @@
 """What a committed offset carries besides itself: the offset never read so far, and the watermarks of its keys.
 
 Kafka keeps a string of up to 4,096 bytes with each committed offset. Ours is JSON `{"v":1,"s":seen,"w":{key:ns}}`; where that is too long,
-the same, compressed by zlib, in base 85 behind a `~`.
+the same, compressed by zlib, in base 85 behind a `~`; and where the watermarks stand in their compacted topic, their version there in the
+place of them: `{"v":1,"s":seen,"c":version}`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ _MAX_INFLATED = 1024 * 1024
 
 
 class CommitMetadata(NamedTuple):
+    """`version` is that of the watermarks in their topic, 0 where they are here."""
+
     seen: int
     watermarks: dict[str, int]
+    version: int = 0
 
 
 def encode_metadata(seen: int, watermarks: Mapping[str, int], expendable: Sequence[str] = ()) -> tuple[str, int]:
@@ -45,6 +49,11 @@ def encode_metadata(seen: int, watermarks: Mapping[str, int], expendable: Sequen
     return _pack(seen, kept), len(watermarks) - fits
 
 
+def encode_reference(seen: int, version: int) -> str:
+    """The metadata where the watermarks stand in their topic, in this version."""
+    return json.dumps({"v": 1, "s": seen, "c": version}, separators=(",", ":"))
+
+
 def decode_metadata(text: str) -> CommitMetadata | None:
     """None for an empty one: the offset was committed by another tool. Raises InvalidRecord for what we did not write."""
     if not text:
@@ -53,8 +62,8 @@ def decode_metadata(text: str) -> CommitMetadata | None:
         document = json.loads(_inflate(text[1:]) if text.startswith("~") else text)
         if document["v"] != 1:
             raise ValueError(f"version {document['v']!r}")
-        watermarks = {str(key): int(watermark) for key, watermark in document["w"].items()}
-        return CommitMetadata(int(document["s"]), watermarks)
+        watermarks = {str(key): int(watermark) for key, watermark in document.get("w", {}).items()}
+        return CommitMetadata(int(document["s"]), watermarks, int(document.get("c", 0)))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, zlib.error) as error:
         raise InvalidRecord(f"expected commit metadata of StreamFuse, found {text[:80]!r} ({error})") from None
 

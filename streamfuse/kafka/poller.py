@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, TypeVar
 
 from streamfuse.codecs import Record
 from streamfuse.errors import SourceError
@@ -22,22 +22,33 @@ from streamfuse.kafka.metadata import encode_metadata
 from streamfuse.kafka.transport import Committed, Consumer, Partition, Passing, Polled, Rebalance
 
 POLL = 0.5  # seconds
-PAUSED_POLL = 0.05  # shorter, as nothing ends the poll when there is room again
+SHORT_POLL = 0.05  # as nothing ends a poll when there is room again, or when a partition turns out to have no more
 
 Start = Literal["earliest", "latest"] | int
 """Where a partition begins for which the group has committed nothing; an int is an instant (ns UTC)."""
+
+NOTHING: frozenset[str] = frozenset()
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What one poll brought, in this order: partitions lost, partitions gained, records."""
+    """What one poll brought, in this order: partitions lost, partitions gained, records; and of which partitions there may be more."""
 
     lost: frozenset[Partition]
     gained: Mapping[Partition, Gained]
-    records: list[Record]
-    size: int
+    records: Mapping[Partition, Sequence[Record]]
+    lagging: frozenset[Partition]
+
+
+class Standing(NamedTuple):
+    """Where we stand in the group: what proves it in a transaction, and the epoch of each partition that is ours."""
+
+    membership: object
+    epochs: Mapping[Partition, int]
 
 
 class Poller:
@@ -63,13 +74,17 @@ class Poller:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"poll {what}", daemon=True)
         self._lock = threading.Lock()  # guards what follows
-        self._buffered = 0
+        self._queued: dict[Partition, int] = {}
         self._commits: deque[tuple[Mapping[Partition, Commit], Future[None]]] = deque()
+        self._questions: deque[Callable[[], None]] = deque()
+        self._standing = Standing(None, {})
+        self._revocations: list[frozenset[str]] = []
         self._epochs: dict[Partition, int] = {}  # from here on, the thread's own
         self._epoch = 0
         self._uncommitted: dict[Partition, Commit] = {}
         self._waiting: list[Future[None]] = []
-        self._paused = False
+        self._paused: frozenset[Partition] = frozenset()
+        self._lagging: frozenset[Partition] = frozenset()
 
     def start(self) -> None:
         self._thread.start()
@@ -83,17 +98,46 @@ class Poller:
     def buffered(self) -> int:
         """Bytes that were delivered and not yet released."""
         with self._lock:
-            return self._buffered
+            return sum(self._queued.values())
 
     @property
     def paused(self) -> bool:
-        """Whether fetching stands still until there is room again."""
-        return self._paused
+        """Whether fetching stands still, of one partition at least, until there is room again."""
+        return bool(self._paused)
 
-    def release(self, size: int) -> None:
-        """So many delivered bytes have been processed."""
+    @property
+    def standing(self) -> Standing:
+        """As of the last rebalance that `revoked_since` tells of."""
         with self._lock:
-            self._buffered -= size
+            return self._standing
+
+    def revoked_since(self, count: int) -> frozenset[str]:
+        """The partitions lost in rebalances after the first `count` that lost any."""
+        with self._lock:
+            return NOTHING.union(*self._revocations[count:])
+
+    def release(self, sizes: Mapping[Partition, int]) -> None:
+        """So many delivered bytes of each partition have been processed."""
+        with self._lock:
+            for partition, size in sizes.items():
+                if partition in self._queued:
+                    self._queued[partition] = max(self._queued[partition] - size, 0)
+
+    def ask(self, question: Callable[[Consumer], T]) -> Future[T]:
+        """The answer of the consumer, between two polls; asked again for as long as it raises Passing."""
+        future: Future[T] = Future()
+
+        def put() -> None:
+            try:
+                future.set_result(question(self._consumer))
+            except Passing:
+                raise
+            except Exception as error:
+                future.set_exception(error)
+
+        with self._lock:
+            self._questions.append(put)
+        return future
 
     def commit(self, offsets: Mapping[Partition, Commit]) -> Future[None]:
         """Done when they are durable, or their partitions are no longer ours. Later commits overtake earlier ones."""
@@ -110,7 +154,7 @@ class Poller:
             patience = Patience(f"{self._what} polls")
             while not self._stopping.is_set():
                 try:
-                    polled = self._consumer.poll(PAUSED_POLL if self._paused else POLL)
+                    polled = self._consumer.poll(SHORT_POLL if self._paused or self._lagging else POLL)
                 except Passing as error:
                     self._stopping.wait(patience.delay(str(error)))
                     continue
@@ -118,6 +162,7 @@ class Poller:
                 self._settle(polled)
                 self._pause_or_resume()
                 self._commit()
+                self._answer()
             self._commit()
         except Exception as error:
             self._fail(error)  # the loop raises it where it waits for records
@@ -129,27 +174,35 @@ class Poller:
 
     def _settle(self, polled: Polled) -> None:
         lost, gained = self._rebalanced(polled.rebalances)
-        records = [record for batch in polled.records.values() for record in batch]
-        if not (records or lost or gained):
+        begun = self._begin(gained)
+        lagging = self._consumer.lagging(self._epochs)
+        if not (polled.records or lost or gained or lagging != self._lagging):
             return
-        size = sum(record.size for record in records)
+        self._lagging = lagging
         with self._lock:
-            self._buffered += size
-        self._deliver(Delivery(lost, self._begin(gained), records, size))
+            for partition, records in polled.records.items():
+                self._queued[partition] = self._queued.get(partition, 0) + sum(record.size for record in records)
+        self._deliver(Delivery(lost, begun, polled.records, lagging))
 
-    def _rebalanced(self, rebalances: Iterable[Rebalance]) -> tuple[frozenset[Partition], list[Partition]]:
+    def _rebalanced(self, rebalances: Sequence[Rebalance]) -> tuple[frozenset[Partition], list[Partition]]:
         """Partitions lost and gained; one that others may have had meanwhile is both."""
-        lost: set[Partition] = set()
-        gained: set[Partition] = set()
+        if not rebalances:
+            return frozenset(), []
+        before = self._epochs
         for rebalance in rebalances:
             kept = rebalance.assigned & self._epochs.keys() if rebalance.unbroken else frozenset()
-            lost |= self._epochs.keys() - kept
-            gained = (gained & kept) | (rebalance.assigned - kept)
             self._epochs = {partition: self._epochs[partition] for partition in kept}
             for partition in rebalance.assigned - kept:
                 self._epoch += 1
                 self._epochs[partition] = self._epoch
-        return frozenset(lost), sorted(gained)
+        lost = frozenset(partition for partition, epoch in before.items() if self._epochs.get(partition) != epoch)
+        gained = sorted(partition for partition, epoch in self._epochs.items() if before.get(partition) != epoch)
+        with self._lock:  # both at once: of the membership of a generation goes what was lost by it
+            self._standing = Standing(rebalances[-1].membership, dict(self._epochs))
+            if lost:
+                self._revocations.append(frozenset(partition.name for partition in lost))
+            self._queued = {partition: self._queued.get(partition, 0) if partition not in gained else 0 for partition in self._epochs}
+        return lost, gained
 
     def _begin(self, gained: Sequence[Partition]) -> dict[Partition, Gained]:
         """Goes to where the group stands. Where it stands nowhere yet, commits the place where we begin, so that a crash before the first
@@ -195,13 +248,23 @@ class Poller:
                 )
 
     def _pause_or_resume(self) -> None:
-        buffered = self.buffered
-        if buffered >= self._buffer_bytes:
-            self._paused = True
-            self._consumer.pause(self._epochs)  # again after each poll: what a rebalance has brought runs
-        elif self._paused and buffered <= self._buffer_bytes // 2:
-            self._paused = False
-            self._consumer.resume(self._epochs)
+        """Each partition may have its share of the room, so that one that is ahead does not keep out those that are behind."""
+        with self._lock:
+            queued = dict(self._queued)
+        share = self._buffer_bytes // max(len(self._epochs), 1)
+        full = {partition for partition in self._epochs if queued.get(partition, 0) >= (share // 2 if partition in self._paused else share)}
+        self._consumer.resume(self._paused - full)
+        self._consumer.pause(full)  # again after each poll: what a rebalance has brought runs
+        self._paused = frozenset(full)
+
+    def _answer(self) -> None:
+        while self._questions:
+            try:
+                self._questions[0]()
+            except Passing as error:
+                log.debug("%s: asked again later: %s", self._what, error)
+                return
+            self._questions.popleft()
 
     def _commit(self) -> None:
         with self._lock:
@@ -212,7 +275,7 @@ class Poller:
         self._uncommitted = {p: commit for p, commit in self._uncommitted.items() if self._epochs.get(p) == commit.epoch}
         if self._uncommitted:
             try:
-                self._consumer.commit({partition: commit.offset for partition, commit in self._uncommitted.items()})
+                self._consumer.commit({partition: commit.committed for partition, commit in self._uncommitted.items()})
             except Passing as error:
                 log.debug("%s: commit postponed: %s", self._what, error)
                 return  # the next poll finds the group, or that the partitions are no longer ours

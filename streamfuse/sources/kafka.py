@@ -1,11 +1,12 @@
-"""Reads packets from Kafka: at least once, one consumer group, offsets committed by cursor."""
+"""Reads packets from Kafka as a member of a group, in the order of their event times, and commits by cursor."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Self, cast
 
@@ -15,25 +16,30 @@ import anyio.to_thread
 from streamfuse.codecs import RecordDecoder, parse_time
 from streamfuse.config import KafkaSourceSettings
 from streamfuse.errors import ConfigError, InvalidRecord, Problem, SourceError
-from streamfuse.interfaces import Clock, Unshared
+from streamfuse.interfaces import Clock
 from streamfuse.kafka.client import Patience
 from streamfuse.kafka.clients import Reading, connect, make_consumer
 from streamfuse.kafka.cursor import KafkaCursor
+from streamfuse.kafka.merge import Merge, Queued
 from streamfuse.kafka.poller import Delivery, Poller, Start, require_equal_counts
-from streamfuse.kafka.transport import Consumer, Partition, Passing, Refused
-from streamfuse.types import Cursor, Item, Packet, Record, Resume, Revoke
+from streamfuse.kafka.transport import Committed, Consumer, Partition, Passing, Refused
+from streamfuse.types import SECOND, Cursor, Item, Packet, Record, Resume, Revoke
 
 FETCH_BYTES = 50 * 1024 * 1024
+BELIEVABLE = 24 * 3600 * SECOND
 
 log = logging.getLogger(__name__)
 
 
-class KafkaSource(Unshared):
+class KafkaSource:
     """Reads all topics of its streams as a member of its group; all streams of a key land on one replica (Range, equal partition counts).
 
     Entering waits for the broker and the topics, as long as it takes, and says so in the log; it raises SourceError where waiting won't
-    help. On a rebalance the items say `Revoke` for partitions lost and `Resume` for those gained, before their first record. Fetched
-    records are bounded by `buffer_bytes`, above which the partitions are paused.
+    help. On a rebalance the items say `Revoke` for partitions lost and `Resume` for those gained, before their first record.
+
+    A backlog is read in the order of event time over all partitions: one that has more to come holds back those that are ahead of it, for
+    up to `patience`. A packet that nobody can believe, more than a day from its arrival, counts by that. Fetched records are bounded by
+    `buffer_bytes`; a partition that has its share of them is paused.
     """
 
     def __init__(self, settings: KafkaSourceSettings, clock: Clock) -> None:
@@ -47,6 +53,7 @@ class KafkaSource(Unshared):
         self._decoder = RecordDecoder(settings.topics, settings.max_record_bytes)
         self._cursor = KafkaCursor(self.name)
         self._poller: Poller | None = None
+        self._merge = Merge(settings.patience)
         self._inbox: deque[Delivery] = deque()
         self._failure: BaseException | None = None
         self._arrived = anyio.Event()
@@ -78,20 +85,42 @@ class KafkaSource(Unshared):
 
     async def batches(self) -> AsyncIterator[Sequence[Item]]:
         """Never ends. Raises SourceError where waiting won't help, such as a missing right to read."""
-        if self._poller is None:
-            raise SourceError(f"expected {self.name} to be open, found it closed; use it inside `async with`")
+        poller = self._open
         while True:
             while self._inbox:
-                delivery = self._inbox.popleft()
-                self._poller.release(delivery.size)
-                if items := self._items(delivery):
-                    yield items
+                if told := self._accept(self._inbox.popleft()):
+                    yield told
+            now = self._clock.monotonic()
+            items, sizes = self._merge.take(now)
+            if items:
+                poller.release(sizes)
+                yield items
+                continue
             if isinstance(self._failure, Refused):
                 raise self._refusal(self._failure) from self._failure
             if self._failure is not None:
                 raise self._failure
-            await self._arrived.wait()
+            wait = self._merge.until_next(now)
+            with anyio.move_on_after(math.inf if wait is None else wait / SECOND):
+                await self._arrived.wait()
             self._arrived = anyio.Event()
+
+    @property
+    def group(self) -> str:
+        return self._settings.group
+
+    @property
+    def behind(self) -> bool:
+        """Also while the broker is away: what it would have brought is not known."""
+        return bool(self._inbox) or self._merge.behind(self._clock.monotonic())
+
+    def revoked_since(self, revokes: int) -> frozenset[str]:
+        return self._open.revoked_since(revokes)
+
+    @property
+    def membership(self) -> object:
+        """What the broker knows us by, as of the last rebalance that `revoked_since` tells of."""
+        return self._open.standing.membership
 
     @property
     def partitions(self) -> frozenset[str]:
@@ -110,10 +139,27 @@ class KafkaSource(Unshared):
 
     async def commit(self, cursor: Cursor) -> None:
         """Returns when the cursor is durable, or its partitions are no longer ours; waits for a broker that is away."""
+        poller = self._open
+        commits = self._cursor.commits(cursor)
+        if commits.offsets:
+            await asyncio.wrap_future(poller.commit(commits.offsets))
+
+    async def offsets(self, cursor: Cursor) -> dict[Partition, Committed]:
+        """What to commit for this cursor, of the partitions that are ours at this moment; the caller commits it."""
+        epochs = self._open.standing.epochs
+        commits = self._cursor.commits(cursor)
+        return {partition: commit.committed for partition, commit in commits.offsets.items() if epochs.get(partition) == commit.epoch}
+
+    async def committed(self, partitions: Iterable[Partition]) -> dict[Partition, Committed]:
+        """What the group has committed, once no transaction is about to change it. Waits for a broker that is away."""
+        wanted = list(partitions)
+        return await asyncio.wrap_future(self._open.ask(lambda consumer: consumer.committed(wanted)))
+
+    @property
+    def _open(self) -> Poller:
         if self._poller is None:
-            raise SourceError(f"expected {self.name} to be open, found it closed; commit inside `async with`")
-        if commits := self._cursor.commits(cursor):
-            await asyncio.wrap_future(self._poller.commit(commits))
+            raise SourceError(f"expected {self.name} to be open, found it closed; use it inside `async with`")
+        return self._poller
 
     async def _connect(self) -> Consumer:
         settings = self._settings
@@ -158,19 +204,30 @@ class KafkaSource(Unshared):
         self._failure = error
         self._arrived.set()
 
-    def _items(self, delivery: Delivery) -> list[Item]:
-        items: list[Item] = []
+    def _accept(self, delivery: Delivery) -> list[Item]:
+        """Queues the records, and returns what is to be said at once."""
+        now = self._clock.monotonic()
+        told: list[Item] = []
         if delivery.lost:
+            self._merge.lose(delivery.lost)
             self._cursor.lose(delivery.lost)
-            items.append(Revoke(frozenset(partition.name for partition in delivery.lost)))
-        if delivery.gained and (cursor := self._cursor.gain(delivery.gained)).offsets:
-            items.append(Resume(cursor))
-        for record in delivery.records:
-            item = self._decoder.decode(self._timed(record))
-            if isinstance(item, Packet):
-                self._cursor.note(Partition(record.topic, record.partition), item.key, record.offset)
-            items.append(item)
-        return items
+            told.append(Revoke(frozenset(partition.name for partition in delivery.lost)))
+        if delivery.gained:
+            self._merge.gain(delivery.gained, now)
+            if (cursor := self._cursor.gain(delivery.gained)).offsets:
+                told.append(Resume(cursor))
+        for partition, records in delivery.records.items():
+            self._merge.add(partition, [self._decoded(partition, record) for record in records])
+        self._merge.heard(delivery.lagging, now)
+        return told
+
+    def _decoded(self, partition: Partition, record: Record) -> Queued:
+        item = self._decoder.decode(self._timed(record))
+        if not isinstance(item, Packet):
+            return Queued(record.timestamp if item.event_time is None else item.event_time, record.size, item)
+        self._cursor.note(partition, item.key, record.offset)
+        time = item.event_time
+        return Queued(time if abs(time - item.arrival_time) < BELIEVABLE else item.arrival_time, record.size, item)
 
     def _timed(self, record: Record) -> Record:
         return record if record.timestamp >= 0 else record._replace(timestamp=self._clock.now())
