@@ -116,7 +116,7 @@ class FileRecords:
                 self._count += 1
                 if line.strip():
                     return Record(self._path, 0, number, None, line, (), -1), False
-            if self._ended or self._fd < 0:
+            if self._ended:
                 return None
             await self._read()
 

@@ -33,6 +33,8 @@ class ConnectionOptions(TypedDict, total=False):
     ca_file: str | Path | None
     certificate_file: str | Path | None
     key_file: str | Path | None
+    key_password: str | None
+    key_password_file: str | Path | None
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
     username: str | None
     password: str | None

@@ -274,7 +274,7 @@ async def test_a_subscription_that_is_left_closes_itself() -> None:
         break
     gc.collect()
     with anyio.fail_after(5):
-        await publish(topics, [prediction(2), prediction(3)])
+        await publish(topics, [prediction(number) for number in range(2, 7)])
 
 
 # --- iterating -----------------------------------------------------------------------------------------------------------------------

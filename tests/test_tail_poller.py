@@ -208,6 +208,16 @@ def test_a_new_group_begins_where_it_is_told_and_stands_there_at_once(start: Lit
     assert topic.commits == {ZERO: place}
 
 
+def test_a_partition_that_is_gained_later_stands_at_once_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail_poller, "COMMIT_EVERY", 1000.0)
+    topic = MemoryTopic(5, 6)
+    with Following(topic, Tail(TOPIC, "group")) as following:
+        following.consumer.assign_by_group(ZERO)
+        following.until(lambda: topic.commits == {ZERO: 5})
+        following.consumer.assign_by_group(ZERO, ONE)
+        following.until(lambda: topic.commits == {ZERO: 5, ONE: 6})
+
+
 def test_a_group_goes_on_where_it_stands_and_recalls_what_was_before() -> None:
     topic = MemoryTopic(8)
     topic.commits[ZERO] = 6
@@ -243,7 +253,29 @@ def test_a_topic_that_was_made_anew_is_read_from_its_beginning() -> None:
         following.until(lambda: following.came() == [0, 1, 2])
 
 
-def test_what_was_processed_is_committed_before_it_ends() -> None:
+def test_a_topic_that_is_made_anew_while_it_is_read_is_read_from_its_beginning() -> None:
+    topic = MemoryTopic(8)
+    topic.commits[ZERO] = 6
+    with Following(topic, Tail(TOPIC, "group", look_back=4)) as following:
+        following.consumer.assign_by_group(ZERO)
+        following.until(lambda: following.came() == [6, 7])
+        topic.records[ZERO] = []
+        topic.append(ZERO, 2)
+        following.until(lambda: following.came() == [6, 7, 0, 1])
+
+
+def test_a_second_rebalance_before_the_first_was_heard_of_forgets_nothing() -> None:
+    topic = MemoryTopic(3, 3)
+    topic.commits = {ZERO: 1, ONE: 2}
+    with Following(topic, Tail(TOPIC, "group")) as following:
+        with topic.changed:
+            following.consumer.assign_by_group(ZERO)
+            following.consumer.assign_by_group(ZERO, ONE)
+        following.until(lambda: following.came() == [1, 2] and following.came(ONE) == [2])
+
+
+def test_what_was_processed_is_committed_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail_poller, "COMMIT_EVERY", 1000.0)
     topic = MemoryTopic(3)
     with Following(topic, Tail(TOPIC, "group", "earliest")) as following:
         following.consumer.assign_by_group(ZERO)
