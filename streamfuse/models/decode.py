@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfuse.errors import UndecodablePayload
+from streamfuse.models.sound_files import FORMATS, decode_sound_file
 from streamfuse.types import MILLISECOND, SECOND, Audio, Encoded, Image, Packet, Payload
 
 try:
@@ -21,10 +22,15 @@ except ImportError:  # the `fast` extra; OpenCV does the same at about twice the
     simplejpeg = None
 
 IMAGE_TYPES = ("image/jpeg", "image/png")
-AUDIO_TYPES = ("audio/L16", "audio/pcm")
+PCM_TYPES = ("audio/pcm", "audio/l16")
+AUDIO_TYPES = (*PCM_TYPES, *FORMATS)
 TEXT_TYPES = ("text/plain",)
 RATES = (1_000, 384_000)
 """Sample rates that sound can have, in Hz."""
+SAMPLES = {"s16le": "<i2", "s16be": ">i2", "f32le": "<f4"}
+"""Encodings of PCM, as NumPy names them."""
+PADDING = 80 * MILLISECOND
+"""So much may stand behind the end of a sound in a file: Opus comes in whole frames, of up to 60 ms."""
 
 Decoded = Image | Audio | str
 
@@ -44,6 +50,8 @@ def decode(packet: Packet, modality: str, *, max_pixels: int, min_width: int = 0
             f"send one of {', '.join(_accepted(modality))}"
         )
     if isinstance(decoded, Audio):
+        if isinstance(payload, Encoded) and _media_type(payload) in FORMATS:
+            decoded = _without_padding(decoded, packet.duration)
         _check_length(decoded, packet)
     elif isinstance(decoded, Image):
         _check_pixels(decoded, max_pixels)
@@ -69,23 +77,29 @@ def decode_image(data: bytes, media_type: str, *, max_pixels: int, min_width: in
     return Image(_opencv_pixels(data, cv2.IMREAD_COLOR, "PNG"))
 
 
-def decode_audio(data: bytes, media_type: str, rate: int | None, channels: int | None) -> Audio:
-    """16-bit PCM as samples: `audio/L16` in network byte order (RFC 2586), `audio/pcm` little-endian."""
-    if media_type not in AUDIO_TYPES:
+def decode_audio(data: bytes, media_type: str, rate: int | None, channels: int | None, encoding: str | None = None) -> Audio:
+    """PCM as 16-bit samples: `audio/l16` in network byte order (RFC 2586), `audio/pcm` little-endian, or as `encoding` says; or a
+    sound file, which says itself what it is."""
+    if media_type in FORMATS:
+        return decode_sound_file(data, media_type)
+    if media_type not in PCM_TYPES:
         raise UndecodablePayload(f"expected sound as {' or '.join(AUDIO_TYPES)}, found {media_type!r}; convert it to 16-bit PCM")
     if rate is None or not RATES[0] <= rate <= RATES[1]:
-        raise UndecodablePayload(f"expected a sample rate from {RATES[0]} to {RATES[1]} Hz with 16-bit PCM, found {rate}; send it")
+        raise UndecodablePayload(f"expected a sample rate from {RATES[0]} to {RATES[1]} Hz with PCM, found {rate}; send it")
     channels = 1 if channels is None else channels
     if not 1 <= channels <= 64:
         raise UndecodablePayload(f"expected 1 to 64 channels, found {channels}; correct the packet's description")
-    if len(data) % (2 * channels):
+    kind = SAMPLES.get(encoding or ("s16be" if media_type == "audio/l16" else "s16le"))
+    if kind is None:
+        raise UndecodablePayload(f"expected sound encoded as {' or '.join(SAMPLES)}, found {encoding!r}; convert it")
+    sample = np.dtype(kind).itemsize
+    if len(data) % (sample * channels):
         raise UndecodablePayload(
-            f"expected whole 16-bit samples of {channels} channel(s), so a multiple of {2 * channels} bytes, "
-            f"found {len(data)}; "
-            "is it 8 or 24 bit, or cut off?"
+            f"expected whole {8 * sample}-bit samples of {channels} channel(s), so a multiple of {sample * channels} bytes, "
+            f"found {len(data)}; is it of another width, or cut off?"
         )
-    samples = np.frombuffer(data, dtype=">i2" if media_type == "audio/L16" else "<i2").astype(np.int16)
-    return Audio(samples.reshape(-1, channels), rate)
+    samples = np.frombuffer(data, dtype=kind)
+    return Audio((_from_float(samples) if kind == "<f4" else samples.astype(np.int16)).reshape(-1, channels), rate)
 
 
 def decode_text(data: bytes) -> str:
@@ -136,16 +150,20 @@ def png_size(data: bytes) -> tuple[int, int]:
 
 
 def _decode_encoded(payload: Encoded, max_pixels: int, min_width: int) -> Decoded:
-    media_type = payload.media_type.split(";")[0].strip()
+    media_type = _media_type(payload)
     if media_type.startswith("image/"):
         return decode_image(payload.data, media_type, max_pixels=max_pixels, min_width=min_width)
     if media_type.startswith("audio/"):
-        return decode_audio(payload.data, media_type, payload.rate, payload.channels)
+        return decode_audio(payload.data, media_type, payload.rate, payload.channels, payload.encoding)
     if media_type in TEXT_TYPES:
         return decode_text(payload.data)
     raise UndecodablePayload(
         f"expected one of {', '.join((*IMAGE_TYPES, *AUDIO_TYPES, *TEXT_TYPES))}, found {payload.media_type!r}; convert the payload"
     )
+
+
+def _media_type(payload: Encoded) -> str:
+    return payload.media_type.split(";")[0].strip().lower()
 
 
 def _jpeg_pixels(data: bytes, width: int, min_width: int) -> NDArray[np.uint8]:
@@ -181,6 +199,18 @@ def _opencv_pixels(data: bytes, flag: int, name: str) -> NDArray[np.uint8]:
     if pixels is None:
         raise UndecodablePayload(f"expected a whole {name}, found one that does not decode; the image is damaged")
     return cast(NDArray[np.uint8], pixels)
+
+
+def _from_float(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    if not np.isfinite(samples).all():
+        raise UndecodablePayload("expected samples from -1 to 1 in f32le, found some that are no number; is the sound encoded otherwise?")
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+
+
+def _without_padding(audio: Audio, duration: int) -> Audio:
+    whole = -(-duration * audio.rate // SECOND)
+    too_long = duration > 0 and 0 < len(audio.samples) - whole <= PADDING * audio.rate // SECOND
+    return Audio(audio.samples[:whole], audio.rate) if too_long else audio
 
 
 def _check_pixels(image: Image, max_pixels: int) -> None:
