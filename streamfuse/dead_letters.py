@@ -6,7 +6,7 @@ included. After them stand headers of ours:
 | header | |
 |---|---|
 | `streamfuse_dl_headers` | how many headers before this one are the original's |
-| `streamfuse_dl_null_headers` | which of them, from 0, have no value, comma separated; kafka-python can only write an empty one |
+| `streamfuse_dl_nulls` | what had no value, as kafka-python may write an empty one: numbers of headers, from 0, and `value` |
 | `streamfuse_dl_error` | a sentence: what was expected, what was found, what to change |
 | `streamfuse_dl_stage` | where it was found: `decode` at the source, `synchronize`, `prepare` when the model's turn came |
 | `streamfuse_dl_reason` | `undecodable` for its payload, `quarantined` for its description |
@@ -33,13 +33,14 @@ from typing import Any
 
 from streamfuse.codecs import WireRecord, format_time, parse_time
 from streamfuse.errors import InvalidRecord
-from streamfuse.types import MILLISECOND, Headers, Loss, Outcome, Record
+from streamfuse.types import MILLISECOND, Loss, Outcome, Record
 
 PREFIX = "streamfuse_dl_"
 COUNT, NULLS, ERROR, STAGE, REASON, STREAM, TOPIC, PARTITION, OFFSET, TIMESTAMP, TIME, VALUE_BYTES, REPLAYS = (
     PREFIX + name
     for name in (
-        "headers", "null_headers", "error", "stage", "reason", "stream", "topic", "partition", "offset", "timestamp", "time", "value_bytes", "replays",
+        "headers", "nulls", "error", "stage", "reason", "stream", "topic", "partition", "offset", "timestamp", "time", "value_bytes",
+        "replays",
     )
 )  # fmt: skip
 REASONS = (Outcome.UNDECODABLE, Outcome.QUARANTINED)
@@ -81,10 +82,13 @@ def without_value(letter: DeadLetter) -> DeadLetter:
 
 
 def replayed(letter: DeadLetter) -> WireRecord:
-    """The original record, to be published to its topic again: the same but for one header, which counts."""
+    """The original record, to be published to its topic again: the same but for one header, which counts.
+
+    One without key and value gets an empty value, as kafka-python writes no such record.
+    """
     record = letter.record
     headers = tuple(header for header in record.headers if header[0] != REPLAYS)
-    return WireRecord(record.key, record.value, (*headers, (REPLAYS, b"%d" % (letter.replays + 1))), record.timestamp)
+    return WireRecord(record.key, _writable(record), (*headers, (REPLAYS, b"%d" % (letter.replays + 1))), record.timestamp)
 
 
 # --- as a record -------------------------------------------------------------------------------------------------------------------------
@@ -94,7 +98,7 @@ def letter_to_record(letter: DeadLetter) -> WireRecord:
     record = letter.record
     fields: list[tuple[str, str | int | None]] = [
         (COUNT, len(record.headers)),
-        (NULLS, ",".join(str(at) for at, (_, value) in enumerate(record.headers) if value is None) or None),
+        (NULLS, ",".join(_nulls(record)) or None),
         (ERROR, letter.error),
         (STAGE, letter.stage),
         (REASON, letter.reason),
@@ -107,7 +111,7 @@ def letter_to_record(letter: DeadLetter) -> WireRecord:
         (VALUE_BYTES, letter.omitted),
     ]
     ours = ((name, str(value).encode(errors="replace")) for name, value in fields if value is not None)
-    return WireRecord(record.key, record.value, (*record.headers, *ours), letter.time)
+    return WireRecord(record.key, _writable(record), (*record.headers, *ours), letter.time)
 
 
 def letter_from_record(record: Record) -> DeadLetter:
@@ -119,13 +123,14 @@ def letter_from_record(record: Record) -> DeadLetter:
     ours = {name: (value or b"").decode(errors="replace") for name, value in record.headers[at:]}
     if _integer(ours, COUNT) != at:
         raise InvalidRecord(f"expected {at} in the header {COUNT}, found {ours[COUNT]!r}; the headers were changed on their way")
+    nulls = set(ours.get(NULLS, "").split(","))
     original = Record(
         _text(ours, TOPIC),
         _integer(ours, PARTITION),
         _integer(ours, OFFSET),
         record.key,
-        record.value,
-        _restored(record.headers[:at], ours.get(NULLS, "")),
+        None if "value" in nulls else record.value,
+        tuple((name, None if str(number) in nulls else value) for number, (name, value) in enumerate(record.headers[:at])),
         _integer(ours, TIMESTAMP) * MILLISECOND,
     )
     omitted = _integer(ours, VALUE_BYTES) if VALUE_BYTES in ours else None
@@ -133,11 +138,14 @@ def letter_from_record(record: Record) -> DeadLetter:
     return DeadLetter(original, stream, stage, reason, error, parse_time(_text(ours, TIME)), omitted)
 
 
-def _restored(headers: Headers, nulls: str) -> Headers:
-    if not nulls:
-        return headers
-    without = set(nulls.split(","))
-    return tuple((name, None if str(at) in without else value) for at, (name, value) in enumerate(headers))
+def _nulls(record: Record) -> list[str]:
+    headers = [str(at) for at, (_, value) in enumerate(record.headers) if value is None]
+    return [*headers, "value"] if record.key is None and record.value is None else headers
+
+
+def _writable(record: Record) -> bytes | None:
+    """Its value; an empty one where there is neither key nor value, which kafka-python refuses."""
+    return b"" if record.key is None and record.value is None else record.value
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
@@ -221,8 +229,3 @@ def _bytes(text: object) -> bytes | None:
     except (binascii.Error, ValueError):
         pass
     raise InvalidRecord(f"expected base64 or null, found {str(text)[:80]!r}")
-
-
-def headers_text(headers: Headers) -> list[tuple[str, str]]:
-    """For people: what is not UTF-8 is shown as escapes."""
-    return [(name, "" if value is None else value.decode(errors="backslashreplace")) for name, value in headers]

@@ -82,7 +82,8 @@ def test_the_original_comes_back_as_it_was_from_a_topic_and_from_a_file(one: Rec
     made = letter_of(Loss("video", "room", reason, error, one.position, None, record=one, stage=stage), NOON)
     assert made is not None
     wire = letter_to_record(made)
-    assert (wire.key, wire.value, wire.headers[: len(one.headers)]) == (one.key, one.value, one.headers)
+    value = b"" if one.key is None and one.value is None else one.value  # kafka-python writes no record with neither
+    assert (wire.key, wire.value, wire.headers[: len(one.headers)]) == (one.key, value, one.headers)
     assert letter_from_record(Record("dead-letters", 3, 9, *wire)) == made
     emptied = wire._replace(headers=tuple((name, value or b"") for name, value in wire.headers))
     assert letter_from_record(Record("dead-letters", 3, 9, *emptied)) == made, "kafka-python writes no null"
@@ -94,7 +95,7 @@ def test_its_headers_say_why_and_where_from() -> None:
     assert wire.timestamp == NOON
     assert {name: (value or b"").decode() for name, value in wire.headers[3:]} == {
         "streamfuse_dl_headers": "3",
-        "streamfuse_dl_null_headers": "1",
+        "streamfuse_dl_nulls": "1",
         "streamfuse_dl_error": "expected a JPEG, found noise; send one",
         "streamfuse_dl_stage": "decode",
         "streamfuse_dl_reason": "undecodable",
@@ -160,7 +161,8 @@ def test_a_line_with_a_field_of_another_type_is_told_or_read(field: str, value: 
 def test_a_replay_is_the_record_as_it_was_and_counts_itself(one: Record) -> None:
     clean = one._replace(headers=tuple(header for header in one.headers if header[0] != "streamfuse_dl_replays"))
     first = replayed(DeadLetter(clean, "video", "decode", "undecodable", "why", NOON))
-    assert first == WireRecord(one.key, one.value, (*clean.headers, ("streamfuse_dl_replays", b"1")), one.timestamp)
+    value = b"" if one.key is None and one.value is None else one.value
+    assert first == WireRecord(one.key, value, (*clean.headers, ("streamfuse_dl_replays", b"1")), one.timestamp)
     again = replayed(DeadLetter(one._replace(headers=first.headers), "video", "decode", "undecodable", "why", NOON))
     assert again.headers == (*clean.headers, ("streamfuse_dl_replays", b"2"))
 
