@@ -88,7 +88,7 @@ def build(config: Config, *, clock: Clock | None = None, topics: Topics | None =
 
 def _note_clients(config: Config, metrics: Metrics, problems: list[Problem]) -> None:
     """Say which Kafka clients are in use, or why one can't be."""
-    sections = {"sources": config.sources, "feed": config.feed, "sinks": config.sinks}
+    sections: dict[str, Sequence[object]] = {"sources": config.sources, "feed": config.feed, "sinks": config.sinks}
     parts = {f"{section}.{n}": settings for section, several in sections.items() for n, settings in enumerate(several)}
     noted: set[str] = set()
     for path, settings in {**parts, "dead_letters": config.dead_letters}.items():
