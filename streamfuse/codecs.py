@@ -176,6 +176,7 @@ class RecordDecoder:
         if kind is None:
             kind = _remember(self._kinds, what, self._kind(record, headers, value))
         partition, stream, is_event, is_text, media_type, rate, channels, encoding, frame, _ = kind
+        id = _id(get("ce_source"), get("ce_id")) if is_event else _no_id(headers)
         key = self._keys.get(record.key)
         if key is None:
             key = _remember(self._keys, record.key, _key(record.key))
@@ -195,7 +196,6 @@ class RecordDecoder:
             encoded = _EncodedSlots(value, media_type, rate, channels, encoding)
             encoded.__class__ = Encoded  # type: ignore[assignment]
             payload = encoded  # type: ignore[assignment]
-        source, name = get("ce_source"), get("ce_id")
         packet = _PacketSlots(
             stream,
             key,
@@ -204,7 +204,7 @@ class RecordDecoder:
             payload,
             _new(Position, (partition, record.offset)),
             event_time if timestamp < 0 else timestamp,
-            _id(source, name) if is_event else _no_id(headers),
+            id,
             record,
         )
         packet.__class__ = Packet  # type: ignore[assignment]

@@ -11,10 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamfuse.codecs import Record, RecordDecoder, WireRecord, encode_packet, encode_prediction
+from streamfuse.codecs import (
+    REMEMBERED,
+    Format,
+    Record,
+    RecordDecoder,
+    WireRecord,
+    encode_packet,
+    encode_prediction,
+    format_time,
+    parse_time,
+)
 from streamfuse.errors import InvalidRecord
 from streamfuse.headers import Headers
-from streamfuse.types import SECOND, Audio, Encoded, Image, Loss, Outcome, Packet, Payload, Position, Prediction
+from streamfuse.types import MILLISECOND, SECOND, Audio, Encoded, Image, Loss, Outcome, Packet, Payload, Position, Prediction
 
 TOPICS = {"video": "room.video", "audio": "room.audio", "text": "room.text"}
 NOON = 1_777_636_800 * SECOND  # 2026-05-01T12:00:00Z
@@ -35,7 +45,9 @@ def payloads(draw: st.DrawFn) -> Payload:
     if media_type not in ("audio/pcm", "audio/l16"):
         return Encoded(data, media_type)
     channels = draw(st.integers(1, 8))
-    return Encoded(data[: len(data) // (2 * channels) * 2 * channels], media_type, draw(st.integers(1, 192_000)), channels)
+    encoding = draw(st.sampled_from([None, "s16be", "f32le"])) if media_type == "audio/pcm" else None
+    frame = (4 if encoding == "f32le" else 2) * channels
+    return Encoded(data[: len(data) // frame * frame], media_type, draw(st.integers(1, 192_000)), channels, encoding)
 
 
 @st.composite
@@ -176,6 +188,131 @@ def test_the_duration_of_plain_pcm_follows_from_its_length() -> None:
     assert packet.duration == 20_000_000
 
 
+def test_names_of_headers_may_be_in_capitals() -> None:
+    headers = tuple(
+        (name.upper(), value) for name, value in (*EVENT, ("ce_time", b"2026-05-01T12:00:01Z"), ("content-type", b"image/jpeg"))
+    )
+    packet = packet_of(record(headers=headers))
+    assert (packet.event_time, packet.id) == (NOON + SECOND, "cam#7")
+
+
+FORMATS = {
+    "audio": Format("audio/pcm", rate=8_000, channels=2, encoding="f32le"),
+    "text": Format(duration=2 * SECOND),
+    "video": Format("image/png"),
+}
+
+
+def formatted(given: Record) -> Packet:
+    item = RecordDecoder(TOPICS, 1000, FORMATS).decode(given)
+    assert isinstance(item, Packet), item
+    return item
+
+
+def test_what_a_producer_does_not_say_the_format_of_its_stream_does() -> None:
+    packet = formatted(record(b"\0" * 640, topic="room.audio"))
+    assert packet.payload == Encoded(b"\0" * 640, "audio/pcm", 8_000, 2, "f32le")
+    assert packet.duration == SECOND // 100
+
+
+def test_the_duration_of_the_format_holds_where_the_record_says_none() -> None:
+    assert formatted(record(b"hello", topic="room.text")).duration == 2 * SECOND
+    assert formatted(record(b"hello", (*EVENT, ("ce_duration", b"5")), topic="room.text")).duration == 5
+
+
+def test_what_a_record_says_holds_against_the_format() -> None:
+    headers = (*EVENT, ("content-type", b"audio/pcm"), ("ce_samplerate", b"16000"), ("ce_channels", b"1"), ("ce_encoding", b"S16LE"))
+    packet = formatted(record(b"\0" * 640, headers, topic="room.audio"))
+    assert packet.payload == Encoded(b"\0" * 640, "audio/pcm", 16_000, 1)
+
+
+def test_a_record_of_another_media_type_takes_nothing_else_from_the_format() -> None:
+    packet = formatted(record(b"fLaC", (("content-type", b"audio/flac"),), topic="room.audio"))
+    assert packet.payload == Encoded(b"fLaC", "audio/flac")
+
+
+def test_the_format_holds_against_the_first_bytes() -> None:
+    assert formatted(record(JPEG)).payload == Encoded(JPEG, "image/png")
+
+
+# --- sound ---
+
+
+def sound_of(value: bytes, **attributes: str) -> Packet | Loss:
+    headers = (*EVENT, *((f"ce_{name}", text.encode()) for name, text in attributes.items()))
+    return decode(record(value, (*headers, ("content-type", b"audio/pcm")), topic="room.audio"))
+
+
+@pytest.mark.parametrize(("encoding", "milliseconds"), [("s16le", 40), ("s16be", 40), ("f32le", 20)])
+def test_the_duration_of_sound_follows_from_its_encoding(encoding: str, milliseconds: int) -> None:
+    packet = sound_of(bytes(640), samplerate="8000", channels="1", encoding=encoding)
+    assert isinstance(packet, Packet)
+    assert packet.duration == milliseconds * MILLISECOND
+
+
+def test_an_encoding_that_we_cannot_read_is_quarantined() -> None:
+    loss = sound_of(bytes(6), samplerate="8000", channels="1", encoding="s24le")
+    assert isinstance(loss, Loss)
+    assert "expected ce_encoding of audio/pcm to be s16le or s16be or f32le, found 's24le'" in loss.detail
+
+
+def test_half_a_sample_of_floats_is_undecodable() -> None:
+    loss = sound_of(bytes(6), samplerate="8000", channels="1", encoding="f32le")
+    assert isinstance(loss, Loss)
+    assert "whole samples of 32 bits x 1 channels, found 6 bytes" in loss.detail
+
+
+def test_l16_is_big_endian_and_nothing_else() -> None:
+    headers = (*EVENT, ("content-type", b"audio/L16;rate=8000;channels=1"), ("ce_encoding", b"s16le"))
+    assert "expected ce_encoding of audio/l16 to be s16be" in loss_of(record(bytes(2), headers, topic="room.audio")).detail
+
+
+def test_the_duration_of_a_flac_file_stands_in_it() -> None:
+    streaminfo = bytes(10) + (16_000 << 44 | 15 << 36 | 640).to_bytes(8, "big") + bytes(16)
+    value = b"fLaC" + b"\x80\0\0\x22" + streaminfo
+    assert packet_of(record(value, topic="room.audio")).duration == 40 * MILLISECOND
+
+
+# --- what is remembered ---
+
+
+@pytest.mark.parametrize("zone", ["Z", "z", "+00:00", "+02:00"])
+@pytest.mark.parametrize("fraction", ["", ".5", ".123", ".123456", ".123456789", ".1234567899"])
+def test_a_time_is_read_the_same_whether_its_second_was_met_before_or_not(fraction: str, zone: str) -> None:
+    text = f"2026-05-01T12:00:00{fraction}{zone}"
+    decoder = RecordDecoder(TOPICS, 1000)
+    for time in ("2026-05-01T12:00:00.1Z", text, text):
+        item = decoder.decode(record(headers=(*EVENT, ("ce_time", time.encode()))))
+        assert isinstance(item, Packet)
+        assert item.event_time == parse_time(time)
+
+
+def test_no_record_is_read_otherwise_for_those_before_it() -> None:
+    headers = (*EVENT, ("content-type", b"text/plain"), ("ce_time", b"2026-05-01T12:00:00.000000001Z"))
+    plain, event = record(b"hm", topic="room.text"), record(b"hm", headers, topic="room.text")
+    half = [record(b"hm", (one,), topic="room.text") for one in headers if one[0] != "content-type"]
+    without = [record(b"hm", tuple(h for h in headers if h[0] != name), topic="room.text") for name, _ in headers]
+    torn = record(b"\xff", headers, topic="room.text")
+    decoder = RecordDecoder(TOPICS, 1000)
+    for one in (plain, event, *half, *without, torn, record(None), plain, event, *half, *without, torn):
+        assert decoder.decode(one) == RecordDecoder(TOPICS, 1000).decode(one)
+
+
+def test_what_a_decoder_remembers_is_bounded() -> None:
+    decoder = RecordDecoder(TOPICS, 1000)
+    for number in range(2 * REMEMBERED + 2):
+        time = format_time(NOON + number * SECOND).encode()
+        headers = (*EVENT[:3], ("ce_type", b"%d" % number), ("ce_time", time))
+        assert isinstance(decoder.decode(record(headers=headers, key=b"%d" % number)), Packet)
+    assert all(len(memory) <= REMEMBERED for memory in (decoder._kinds, decoder._keys, decoder._seconds))
+
+
+def test_what_is_said_at_great_length_is_not_remembered() -> None:
+    decoder = RecordDecoder(TOPICS, 1000)
+    assert isinstance(decoder.decode(record(headers=(*EVENT[:3], ("ce_type", b"x" * 5000)), key=b"k" * 5000)), Packet)
+    assert (len(decoder._kinds), len(decoder._keys)) == (0, 1)
+
+
 # --- streams and topics ---
 
 
@@ -276,7 +413,7 @@ def test_a_loss_says_where_its_record_stands() -> None:
 
 
 wire_names = st.one_of(
-    st.sampled_from([name for name, _ in EVENT] + ["ce_time", "ce_stream", "ce_duration", "ce_samplerate", "content-type"]),
+    st.sampled_from([name for name, _ in EVENT] + ["ce_time", "ce_stream", "ce_duration", "ce_samplerate", "ce_encoding", "content-type"]),
     st.text(max_size=12),
 )
 wire_values = st.one_of(
@@ -287,19 +424,33 @@ wire_values = st.one_of(
 )
 
 
-@given(
-    headers=st.lists(st.tuples(wire_names, wire_values), max_size=12).map(tuple),
-    value=st.one_of(st.none(), st.binary(max_size=40)),
-    key=st.one_of(st.none(), st.binary(max_size=8)),
-    timestamp=st.integers(-1, 2**63 - 1),
-    topic=st.sampled_from([*TOPICS.values(), "unknown"]),
-    event=st.booleans(),
-)
-def test_whatever_comes_is_a_packet_or_a_loss(
-    headers: Headers, value: bytes | None, key: bytes | None, timestamp: int, topic: str, event: bool
-) -> None:
-    item = decode(Record(topic, 0, 5, key, value, (*EVENT, *headers) if event else headers, timestamp), 30)
+wire_headers = st.lists(st.tuples(wire_names, wire_values), max_size=12).map(tuple)
+
+
+@st.composite
+def wire_records(draw: st.DrawFn) -> Record:
+    headers = draw(wire_headers)
+    return Record(
+        topic=draw(st.sampled_from([*TOPICS.values(), "unknown"])),
+        partition=0,
+        offset=5,
+        key=draw(st.one_of(st.none(), st.binary(max_size=8))),
+        value=draw(st.one_of(st.none(), st.binary(max_size=40))),
+        headers=(*EVENT, *headers) if draw(st.booleans()) else headers,
+        timestamp=draw(st.integers(-1, 2**63 - 1)),
+    )
+
+
+@given(wire_records())
+def test_whatever_comes_is_a_packet_or_a_loss(given: Record) -> None:
+    item = decode(given, 30)
     assert isinstance(item, Packet) or item.reason in (Outcome.QUARANTINED, Outcome.UNDECODABLE)
+
+
+@given(st.lists(wire_records(), max_size=4))
+def test_whatever_came_before_changes_nothing(given: list[Record]) -> None:
+    decoder = RecordDecoder(TOPICS, 30)
+    assert [decoder.decode(one) for one in given * 2] == [decode(one, 30) for one in given * 2]
 
 
 # --- predictions, imports ---
