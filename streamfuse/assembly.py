@@ -74,7 +74,7 @@ def build(config: Config, *, clock: Clock | None = None, topics: Topics | None =
     synchronizer = make_synchronizer(config.sync)
     runners = _make("models", [config.models], lambda s: _make_runner(config, time), problems, numbered=False)
     metrics = Metrics(time)
-    deliveries = _make("", [config], lambda c: make_delivery(c, sources, sinks, time, metrics), problems, numbered=False)
+    deliveries: list[Delivery] = _make("", [config], lambda c: make_delivery(c, sources, sinks, time, metrics), problems, numbered=False)
     letters = _make("dead_letters", [config.dead_letters], make_letter_writer, problems, numbered=False)
     _note_clients(config, metrics, problems)
     if problems:

@@ -115,9 +115,11 @@ class KafkaPublisher:
 
     async def __call__(self, topic: str, wire: WireRecord) -> None:
         """Raises SinkError where waiting won't help, for this record or for one before it."""
+        from streamfuse.kafka.transport import Outgoing
+
         size = len(wire.value or b"") + RECORD_OVERHEAD
         await self._settle(max(self._max_in_flight - size, 0))
-        (future,) = await self._producer.send([(topic, wire)])
+        (future,) = await self._producer.send([Outgoing(topic, wire)])
         self._in_flight.append((future, size))
         self._bytes += size
 

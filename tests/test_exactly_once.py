@@ -11,7 +11,8 @@ import pytest
 from streamfuse.codecs import prediction_from_json
 from streamfuse.errors import SinkError
 from streamfuse.kafka import client
-from streamfuse.kafka.exactly_once import ExactlyOnce
+from streamfuse.kafka.cursor import Commits
+from streamfuse.kafka.exactly_once import ExactlyOnce, Offer
 from streamfuse.kafka.transport import Committed, Outdated, Outgoing, Partition, Passing, Refused, TransportError
 from streamfuse.metrics import Metrics
 from streamfuse.testing import ManualClock, predict
@@ -82,14 +83,18 @@ class Member:
     def revoked_since(self, revokes: int) -> frozenset[str]:
         return frozenset().union(*self.lost[revokes:])
 
-    async def offsets(self, cursor: Cursor) -> dict[Partition, Committed]:
+    async def offer(self, cursor: Cursor) -> Offer:
         gone = self.revoked_since(0)
         marks = str(dict(cursor.watermarks))
-        return {
+        offsets = {
             Partition("topic", int(name.rpartition("/")[2])): Committed(offsets.needed, marks)
             for name, offsets in cursor.offsets.items()
             if name not in gone
         }
+        return Offer(offsets, (), Commits())
+
+    def settle(self, offer: Offer) -> None:
+        assert all(self.broker.committed[partition] == committed for partition, committed in offer.offsets.items())
 
     async def committed(self, partitions: Iterable[Partition]) -> dict[Partition, Committed]:
         return {partition: self.broker.committed[partition] for partition in partitions if partition in self.broker.committed}

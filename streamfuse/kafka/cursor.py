@@ -39,11 +39,15 @@ class Commit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Commits:
-    """What makes a cursor durable: first `records`, each into its partition number of the topic of watermarks, then `offsets`."""
+    """What makes a cursor durable: first `records`, each into its partition number of the topic of watermarks, then `offsets`.
+
+    `without` tells for which partitions there was no room for so many watermarks.
+    """
 
     offsets: Mapping[Partition, Commit] = field(default_factory=dict)
     records: Sequence[tuple[int, LogRecord]] = ()
     versions: Mapping[int, int] = field(default_factory=dict)
+    without: Mapping[Partition, int] = field(default_factory=dict)
 
 
 class KafkaCursor:
@@ -109,6 +113,7 @@ class KafkaCursor:
         offsets: dict[Partition, Commit] = {}
         records: list[tuple[int, LogRecord]] = []
         versions: dict[int, int] = {}
+        forgotten: dict[Partition, int] = {}
         for number in sorted(numbers):
             keys = self._keys.get(number, {})
             watermarks = {key: self._watermarks[key] for key in keys if key in self._watermarks}
@@ -121,15 +126,27 @@ class KafkaCursor:
                 packed = {p: (encode_reference(self._offsets[p.name].seen, versions[number]), 0) for p in packed}
             for partition, epoch in ours:
                 metadata, without = packed[partition]
-                self._forget(partition, without, len(watermarks))
+                if without:
+                    forgotten[partition] = without
                 offsets[partition] = Commit(epoch, Committed(self._offsets[partition.name].needed, metadata))
-        return Commits(offsets, records, versions)
+        return Commits(offsets, records, versions, forgotten)
 
     def settle(self, commits: Commits) -> None:
         """They are durable."""
         for number, version in commits.versions.items():
             if number in self._logs:
                 self._logs[number].settle(version)
+        for partition, without in commits.without.items():
+            if not self.forgotten_watermarks:
+                log.warning(
+                    "%s: expected the watermarks of all keys of %s to fit Kafka's commit metadata, found no room for %d;"
+                    " after a restart late records of these keys may open a window again; create watermarks_topic, compacted, or give the"
+                    " topics more partitions",
+                    self._what,
+                    partition.name,
+                    without,
+                )
+            self.forgotten_watermarks += without
 
     def _advance(self, cursor: Cursor) -> set[int]:
         """Take in what of this cursor is ours; returns the partition numbers that it moves."""
@@ -152,19 +169,6 @@ class KafkaCursor:
                 for number in () if living_in else moved:  # a key that we have not met: it goes with the partitions of this cursor
                     self._keys.setdefault(number, {})[key] = {}
         return numbers
-
-    def _forget(self, partition: Partition, without: int, keys: int) -> None:
-        if without and not self.forgotten_watermarks:
-            log.warning(
-                "%s: expected the watermarks of all keys of %s to fit Kafka's commit metadata, found no room for %d of %d;"
-                " after a restart late records of these keys may open a window again; let watermarks_topic be created, or give the topics"
-                " more partitions",
-                self._what,
-                partition.name,
-                without,
-                keys,
-            )
-        self.forgotten_watermarks += without
 
     def _read_again(self, last_records: Mapping[str, int]) -> bool:
         """Whether a run that starts from here reads records of this key again: it must know what is closed already."""

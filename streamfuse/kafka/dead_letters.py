@@ -11,7 +11,7 @@ from streamfuse.config import KafkaDeadLetterSettings
 from streamfuse.dead_letters import DeadLetter, letter_to_record, without_value
 from streamfuse.errors import SinkError
 from streamfuse.kafka.producer import RecordProducer
-from streamfuse.kafka.transport import TooLarge
+from streamfuse.kafka.transport import Outgoing, TooLarge
 
 MAX_LETTER_BYTES = 256 * 1024 * 1024  # whatever a topic has held; the broker's max.message.bytes is the bound that counts
 
@@ -39,7 +39,7 @@ class KafkaLetters:
         await self._producer.__aexit__(kind, error, trace)
 
     async def write(self, letters: Sequence[DeadLetter]) -> None:
-        futures = await self._producer.send([(self._topic, letter_to_record(letter)) for letter in letters])
+        futures = await self._producer.send([Outgoing(self._topic, letter_to_record(letter)) for letter in letters])
         refused = []
         for letter, future in zip(letters, futures, strict=True):
             try:

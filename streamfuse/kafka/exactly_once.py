@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import anyio
 import anyio.to_thread
@@ -19,12 +19,21 @@ from streamfuse.delivery import Progress, is_stale, revoked
 from streamfuse.errors import SinkError
 from streamfuse.interfaces import Clock, Source
 from streamfuse.kafka.client import Patience
+from streamfuse.kafka.cursor import Commits
 from streamfuse.kafka.transport import Committed, Outdated, Outgoing, Partition, Passing, Refused, TransactionalProducer
 from streamfuse.metrics import Metrics
 from streamfuse.types import Cursor, Emitted, Prediction, Rest
 
 CLOSE_TIMEOUT = 2.0
 MOST_PENDING = 5_000  # predictions in one transaction
+
+
+class Offer(NamedTuple):
+    """What makes a cursor durable: `offsets`, with `records` that belong to them; for the source, the `commits` that they come from."""
+
+    offsets: Mapping[Partition, Committed]
+    records: Sequence[Outgoing]
+    commits: Commits
 
 
 class Member(Source, Protocol):
@@ -38,8 +47,12 @@ class Member(Source, Protocol):
         """What the broker knows us by, as of the last rebalance that `revoked_since` tells of."""
         ...
 
-    async def offsets(self, cursor: Cursor) -> dict[Partition, Committed]:
+    async def offer(self, cursor: Cursor) -> Offer:
         """What to commit for this cursor, of the partitions that are ours at this moment."""
+        ...
+
+    def settle(self, offer: Offer) -> None:
+        """It is durable."""
         ...
 
     async def committed(self, partitions: Iterable[Partition]) -> dict[Partition, Committed]:
@@ -96,7 +109,7 @@ class ExactlyOnce:
     async def commit(self, rest: Rest | None = None) -> None:
         """Raises SinkError where waiting won't help; otherwise tries until it is done, or until nothing of it is ours any more."""
         patience = Patience(self._what)
-        tried: dict[Partition, Committed] = {}  # and may have been done
+        tried: Offer | None = None  # and may have been done
         while True:
             membership = self._source.membership  # looked at first: one of a later generation would vouch for windows of this one
             ready = self._waiting[: self._complete]
@@ -107,26 +120,27 @@ class ExactlyOnce:
                 progress.add(one.window, lost)
             if rest is not None and not any(revoked([self._source], [rest.revokes])):
                 progress.update(rest.cursor)
-            offsets = await self._source.offsets(progress.take())
+            offer = await self._source.offer(progress.take())
             try:
-                if tried and await self._is_done(tried, offsets):
-                    break
-                if not offsets:
+                if tried is not None and await self._is_done(tried, offer):
+                    offer = tried
+                elif offer.offsets:
+                    await self._transact(ours, offer, membership)
+                else:
                     ours = []  # of a window that is ours, so is a partition
-                    break
-                await self._transact(ours, offsets, membership)
                 break
             except Outdated as error:
-                tried = {}
+                tried = None
                 await anyio.sleep(patience.delay(str(error)))
             except Passing as error:
-                tried = offsets
+                tried = offer
                 await anyio.sleep(patience.delay(str(error)))
                 await self._close()
                 await self._open()
             except Refused as error:
                 raise SinkError(f"{self._what}: expected the broker to take them, found {error}") from error
         patience.over()
+        self._source.settle(offer)
         now = self._clock.now()
         for prediction in ours:
             self._metrics.published(prediction, now)
@@ -135,18 +149,19 @@ class ExactlyOnce:
         del self._waiting[: len(ready)]
         self._complete = 0
 
-    async def _is_done(self, tried: Mapping[Partition, Committed], ours: Mapping[Partition, Committed]) -> bool:
+    async def _is_done(self, tried: Offer, offer: Offer) -> bool:
         """Whether the transaction of which we did not hear was committed: all of it was, or nothing. Where none of its partitions is ours
         any more there is nobody to ask, and nothing left to publish."""
-        known = {partition: committed for partition, committed in tried.items() if partition in ours}
+        known = {partition: committed for partition, committed in tried.offsets.items() if partition in offer.offsets}
         return bool(known) and await self._source.committed(known) == known
 
-    async def _transact(self, predictions: Sequence[Prediction], offsets: Mapping[Partition, Committed], membership: object) -> None:
+    async def _transact(self, predictions: Sequence[Prediction], offer: Offer, membership: object) -> None:
         producer = self._producer
         if producer is None:
             raise SinkError(f"expected {self._what} to be open, found them closed; use them inside `async with`")
         records = [Outgoing(topic, wire) for wire in map(encode_prediction, predictions) for topic in self._topics]
-        await anyio.to_thread.run_sync(producer.transact, records, offsets, self._source.group, membership, abandon_on_cancel=True)
+        records += offer.records
+        await anyio.to_thread.run_sync(producer.transact, records, offer.offsets, self._source.group, membership, abandon_on_cancel=True)
 
     async def _open(self) -> None:
         patience = Patience(f"{self._what}: opening")

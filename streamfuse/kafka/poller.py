@@ -11,15 +11,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
 from streamfuse.codecs import Record
-from streamfuse.errors import SourceError
+from streamfuse.errors import InvalidRecord, SourceError
 from streamfuse.kafka.client import Patience
 from streamfuse.kafka.cursor import Commit, Gained
-from streamfuse.kafka.metadata import encode_metadata
+from streamfuse.kafka.metadata import decode_metadata, encode_metadata
 from streamfuse.kafka.transport import Committed, Consumer, Partition, Passing, Polled, Rebalance
+from streamfuse.kafka.watermark_log import WatermarkLog
 
 POLL = 0.5  # seconds
 SHORT_POLL = 0.05  # as nothing ends a poll when there is room again, or when a partition turns out to have no more
@@ -61,6 +63,7 @@ class Poller:
         start: Start,
         buffer_bytes: int,
         what: str,
+        read_watermarks: Callable[[Mapping[int, int]], dict[int, WatermarkLog]],
         deliver: Callable[[Delivery], None],
         fail: Callable[[BaseException], None],
     ) -> None:
@@ -69,6 +72,7 @@ class Poller:
         self._begin_at = start
         self._buffer_bytes = buffer_bytes
         self._what = what
+        self._read_watermarks = read_watermarks
         self._deliver = deliver
         self._fail = fail
         self._stopping = threading.Event()
@@ -214,6 +218,7 @@ class Poller:
                 committed = self._consumer.committed(gained)
                 starts = self._starts([partition for partition in gained if partition not in committed])
                 self._tell_of_deleted(committed)
+                logs = self._logs(committed)
             except Passing as error:
                 self._stopping.wait(patience.delay(str(error)))
                 continue
@@ -223,8 +228,18 @@ class Poller:
                 self._consumer.seek(partition, offset)
                 metadata, _ = encode_metadata(offset, {})
                 self._uncommitted[partition] = Commit(self._epochs[partition], Committed(offset, metadata))
-            return {partition: Gained(self._epochs[partition], committed.get(partition)) for partition in gained}
+            return {p: Gained(self._epochs[p], committed.get(p), logs.get(p.number) if p in committed else None) for p in gained}
         return {}
+
+    def _logs(self, committed: Mapping[Partition, Committed]) -> dict[int, WatermarkLog]:
+        """The watermarks that stand in their topic, of the partition numbers whose commits name a version of it."""
+        versions: dict[int, int] = {}
+        for partition, (_, text) in committed.items():
+            with suppress(InvalidRecord):  # not ours: the cursor tells
+                metadata = decode_metadata(text)
+                if metadata is not None and metadata.version:
+                    versions[partition.number] = max(metadata.version, versions.get(partition.number, 0))
+        return self._read_watermarks(versions) if versions else {}
 
     def _starts(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         match self._begin_at:

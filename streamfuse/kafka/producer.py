@@ -13,20 +13,17 @@ from typing import Self
 import anyio
 import anyio.to_thread
 
-from streamfuse.codecs import WireRecord
 from streamfuse.config import KafkaConnection
 from streamfuse.errors import SinkError
 from streamfuse.kafka.client import Patience
 from streamfuse.kafka.clients import MAX_RECORD_BYTES, connect, make_producer
-from streamfuse.kafka.transport import Passing, Producer, Refused, TransportError
+from streamfuse.kafka.transport import Outgoing, Passing, Producer, Refused, TransportError
 
 PATIENCE = 10.0  # seconds without an acknowledgement until we say so
 CLOSE_TIMEOUT = 2.0
 
 log = logging.getLogger(__name__)
 
-Outgoing = tuple[str, WireRecord]
-"""A topic, and the record for it."""
 Done = Callable[[TransportError | None], None]
 
 
@@ -67,8 +64,8 @@ class RecordProducer:
             raise SinkError(f"expected {self._what} to be open, found it closed; use it inside `async with`")
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[None]] = [loop.create_future() for _ in records]
-        waiting: list[tuple[str, WireRecord, Done]] = [
-            (topic, record, partial(_tell, loop, future)) for (topic, record), future in zip(records, futures, strict=True)
+        waiting: list[tuple[Outgoing, Done]] = [
+            (record, partial(_tell, loop, future)) for record, future in zip(records, futures, strict=True)
         ]
         waiting.reverse()
         patience = Patience(f"{self._what} hands records over")
@@ -117,11 +114,11 @@ class RecordProducer:
                 await anyio.to_thread.run_sync(producer.close, CLOSE_TIMEOUT)
 
 
-def _hand_over(producer: Producer, waiting: list[tuple[str, WireRecord, Done]]) -> None:
+def _hand_over(producer: Producer, waiting: list[tuple[Outgoing, Done]]) -> None:
     """From the end of the list on; takes off it what has been handed over."""
     while waiting:
-        topic, record, done = waiting[-1]
-        producer.send(topic, record, done)
+        (topic, record, partition), done = waiting[-1]
+        producer.send(topic, record, done, partition)
         waiting.pop()
 
 

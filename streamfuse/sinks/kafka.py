@@ -9,6 +9,7 @@ from typing import Self
 from streamfuse.codecs import encode_prediction
 from streamfuse.config import KafkaSinkSettings
 from streamfuse.kafka.producer import RecordProducer
+from streamfuse.kafka.transport import Outgoing
 from streamfuse.types import Prediction
 
 
@@ -33,4 +34,4 @@ class KafkaSink:
 
     async def publish(self, predictions: Sequence[Prediction]) -> None:
         if predictions:
-            await self._producer.delivered(await self._producer.send([(self._topic, encode_prediction(p)) for p in predictions]))
+            await self._producer.delivered(await self._producer.send([Outgoing(self._topic, encode_prediction(p)) for p in predictions]))

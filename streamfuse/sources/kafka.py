@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, cast
 
@@ -20,9 +20,13 @@ from streamfuse.interfaces import Clock
 from streamfuse.kafka.client import Patience
 from streamfuse.kafka.clients import Reading, connect, make_consumer
 from streamfuse.kafka.cursor import KafkaCursor
+from streamfuse.kafka.exactly_once import Offer
 from streamfuse.kafka.merge import Merge, Queued
 from streamfuse.kafka.poller import Delivery, Poller, Start, require_equal_counts
+from streamfuse.kafka.producer import RecordProducer
 from streamfuse.kafka.transport import Committed, Consumer, Partition, Passing, Refused
+from streamfuse.kafka.watermark_log import WatermarkLog
+from streamfuse.kafka.watermark_topic import outgoing, read_watermarks
 from streamfuse.types import SECOND, Cursor, Item, Packet, Record, Resume, Revoke
 
 FETCH_BYTES = 50 * 1024 * 1024
@@ -52,6 +56,9 @@ class KafkaSource:
         self._topics = sorted(set(settings.topics.values()))
         self._decoder = RecordDecoder(settings.topics, settings.max_record_bytes)
         self._cursor = KafkaCursor(self.name)
+        self._watermarks_topic = settings.watermarks_topic or f"{settings.group}-watermarks"
+        self._watermarks: RecordProducer | None = None
+        self._looked_for_watermarks_topic = False
         self._poller: Poller | None = None
         self._merge = Merge(settings.patience)
         self._inbox: deque[Delivery] = deque()
@@ -73,7 +80,10 @@ class KafkaSource:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._end, error)
 
-        self._poller = Poller(consumer, self._topics, self._start, self._settings.buffer_bytes, self.name, deliver, fail)
+        def read(versions: Mapping[int, int]) -> dict[int, WatermarkLog]:
+            return read_watermarks(lambda: make_consumer(self._settings, Reading(start="earliest")), self._watermarks_topic, versions)
+
+        self._poller = Poller(consumer, self._topics, self._start, self._settings.buffer_bytes, self.name, read, deliver, fail)
         self._poller.start()
         return self
 
@@ -82,6 +92,9 @@ class KafkaSource:
         if poller is not None:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(poller.stop)
+        watermarks, self._watermarks = self._watermarks, None
+        if watermarks is not None:
+            await watermarks.__aexit__(kind, error, trace)
 
     async def batches(self) -> AsyncIterator[Sequence[Item]]:
         """Never ends. Raises SourceError where waiting won't help, such as a missing right to read."""
@@ -140,15 +153,26 @@ class KafkaSource:
     async def commit(self, cursor: Cursor) -> None:
         """Returns when the cursor is durable, or its partitions are no longer ours; waits for a broker that is away."""
         poller = self._open
-        commits = self._cursor.commits(cursor)
-        if commits.offsets:
-            await asyncio.wrap_future(poller.commit(commits.offsets))
+        offer = await self.offer(cursor)
+        if offer.records:
+            watermarks = await self._open_watermarks()
+            await watermarks.delivered(await watermarks.send(offer.records))
+        if offer.commits.offsets:
+            await asyncio.wrap_future(poller.commit(offer.commits.offsets))
+        self.settle(offer)
 
-    async def offsets(self, cursor: Cursor) -> dict[Partition, Committed]:
-        """What to commit for this cursor, of the partitions that are ours at this moment; the caller commits it."""
-        epochs = self._open.standing.epochs
+    async def offer(self, cursor: Cursor) -> Offer:
+        """What makes this cursor durable, of the partitions that are ours at this moment; `settle` it when it is."""
         commits = self._cursor.commits(cursor)
-        return {partition: commit.committed for partition, commit in commits.offsets.items() if epochs.get(partition) == commit.epoch}
+        if commits.without and not self._cursor.has_log and await self._has_watermarks_topic():
+            self._cursor.has_log = True
+            commits = self._cursor.commits(cursor)
+        epochs = self._open.standing.epochs
+        offsets = {partition: commit.committed for partition, commit in commits.offsets.items() if epochs.get(partition) == commit.epoch}
+        return Offer(offsets, outgoing(self._watermarks_topic, commits.records, self._clock.now()), commits)
+
+    def settle(self, offer: Offer) -> None:
+        self._cursor.settle(offer.commits)
 
     async def committed(self, partitions: Iterable[Partition]) -> dict[Partition, Committed]:
         """What the group has committed, once no transaction is about to change it. Waits for a broker that is away."""
@@ -195,6 +219,20 @@ class KafkaSource:
                     return
                 cause = f"expected topic {absent[0]}, found none; create it with kafka-topics.sh --create --topic {absent[0]}"
             await anyio.sleep(patience.delay(cause))
+
+    async def _has_watermarks_topic(self) -> bool:
+        """Looked for once: where there is none, and there was no right to create it, the cursor tells what that means."""
+        if self._looked_for_watermarks_topic:
+            return False
+        self._looked_for_watermarks_topic = True
+        counts = await asyncio.wrap_future(self._open.ask(lambda consumer: consumer.counts([self._watermarks_topic, *self._topics])))
+        return counts[self._watermarks_topic] >= counts[self._topics[0]]
+
+    async def _open_watermarks(self) -> RecordProducer:
+        if self._watermarks is None:
+            self._watermarks = RecordProducer(self._settings, f"watermarks of {self.name}", [self._watermarks_topic])
+            await self._watermarks.__aenter__()
+        return self._watermarks
 
     def _receive(self, delivery: Delivery) -> None:
         self._inbox.append(delivery)
