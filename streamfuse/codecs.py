@@ -116,7 +116,8 @@ class Format(NamedTuple):
 
 
 class RecordDecoder:
-    """Turns the records of a source into packets. `topics` maps each stream to its topic, as in the config.
+    """Turns the records of a source into packets. `topics` maps each stream to its topic, as in the config; `formats` says what they are
+    where their headers don't.
 
     Most of what headers say is the same from record to record: it is read once and remembered. Belongs to one thread.
     """

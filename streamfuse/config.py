@@ -43,6 +43,20 @@ Pace = Literal["realtime", "full"]
 WhenFull = Literal["block", "drop_oldest"]
 
 
+class FormatSettings(Settings):
+    """What the records of a stream are, where their headers don't say: for producers that know nothing of CloudEvents."""
+
+    media_type: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*$")
+    """Such as `image/jpeg`, `audio/pcm`, `text/plain`; guessed from the first bytes where not given. What follows holds for it alone."""
+    samplerate: int | None = Field(None, ge=1, le=1_000_000)
+    """Of sound, in Hz."""
+    channels: int | None = Field(None, ge=1, le=64)
+    encoding: Literal["s16le", "s16be", "f32le"] | None = None
+    """Of PCM; `s16le` where not given."""
+    duration: Duration | None = Field(None, le=parse_duration("1h"))
+    """What a record covers from its event time on. PCM, FLAC and Opus say it themselves: a text or a picture is an instant without it."""
+
+
 class KafkaConnection(Settings):
     bootstrap: str = "localhost:9092"
     """Brokers, `host:port`, comma separated."""
@@ -71,6 +85,8 @@ class KafkaSourceSettings(KafkaConnection):
     type: Literal["kafka"]
     topics: dict[str, str]
     """Stream -> topic. All topics need the same number of partitions."""
+    formats: dict[str, FormatSettings] = {}
+    """Stream -> what its records are, where their headers don't say."""
     group: str = "streamfuse"
     instance: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]{1,249}$")
     """A name that this replica alone has, and keeps over restarts: it gets its partitions back without a rebalance, if it is back within
@@ -136,6 +152,8 @@ class TopicsSourceSettings(Settings):
     type: Literal["topics"]
     topics: dict[str, str] = {"video": "video", "audio": "audio", "text": "text"}
     """Stream -> in-process topic."""
+    formats: dict[str, FormatSettings] = {}
+    """Stream -> what its records are, where their headers don't say."""
     max_record_bytes: int = Field(16 * 1024 * 1024, gt=0)
 
 

@@ -294,6 +294,7 @@ def _contradictions(config: Config) -> Iterator[Problem]:
             yield Problem(
                 f"sources.{number}", f"gives the stream `{stream}`, which sync.streams does not have; {advice} sync.streams.{stream}?"
             )
+        yield from _contradictory_formats(f"sources.{number}", source)
     for stream in sorted(set(known) - given):
         yield Problem(f"sync.streams.{stream}", "no source gives this stream; remove it, or add a source")
     if not any(policy.required for policy in known.values()):
@@ -311,6 +312,19 @@ def _contradictions(config: Config) -> Iterator[Problem]:
         for number, source in enumerate(config.sources):
             if source.type == "kafka" and source.bootstrap == letters.bootstrap and letters.topic in source.topics.values():
                 yield Problem("dead_letters.topic", f"expected a topic of its own, found {letters.topic}, which sources.{number} reads")
+
+
+def _contradictory_formats(path: str, source: Any) -> Iterator[Problem]:
+    for stream, wanted in getattr(source, "formats", {}).items():
+        where = f"{path}.formats.{stream}"
+        if stream not in source.topics:
+            yield Problem(where, f"expected a stream of {path}.topics, found `{stream}`; they are {', '.join(sorted(source.topics))}")
+        elif wanted.media_type in ("audio/pcm", "audio/l16") and None in (wanted.samplerate, wanted.channels):
+            yield Problem(where, f"{wanted.media_type} does not tell its rate by itself; set samplerate and channels")
+        elif wanted.media_type == "audio/l16" and wanted.encoding not in (None, "s16be"):
+            yield Problem(f"{where}.encoding", f"audio/l16 is s16be, found {wanted.encoding}; set media_type: audio/pcm")
+        elif wanted.media_type is None and (wanted.samplerate or wanted.channels or wanted.encoding):
+            yield Problem(f"{where}.media_type", "is needed where sound is described; set audio/pcm, audio/flac or audio/ogg")
 
 
 def streams_of(source: Any) -> set[str]:

@@ -67,6 +67,37 @@ def test_dead_letters_that_the_daemon_itself_would_read_are_refused() -> None:
     assert found == {"dead_letters.topic": "expected a topic of its own, found text, which sources.0 reads"}
 
 
+@pytest.mark.parametrize("source", ["kafka", "topics"])
+def test_formats_that_cannot_hold_are_told(source: str) -> None:
+    found = problems(
+        f"""
+        sources:
+          - type: {source}
+            topics: {{a: a, b: b, c: c, d: d}}
+            formats:
+              a: {{media_type: audio/pcm, samplerate: 16000}}
+              b: {{media_type: audio/l16, samplerate: 16000, channels: 1, encoding: s16le}}
+              c: {{channels: 2}}
+              d: {{duration: 2s}}
+              e: {{media_type: image/jpeg}}
+        sync: {{streams: {{a: {{}}, b: {{}}, c: {{}}, d: {{}}}}}}
+        """
+    )
+    assert found == {
+        "sources.0.formats.a": "audio/pcm does not tell its rate by itself; set samplerate and channels",
+        "sources.0.formats.b.encoding": "audio/l16 is s16be, found s16le; set media_type: audio/pcm",
+        "sources.0.formats.c.media_type": "is needed where sound is described; set audio/pcm, audio/flac or audio/ogg",
+        "sources.0.formats.e": "expected a stream of sources.0.topics, found `e`; they are a, b, c, d",
+    }
+
+
+def test_a_format_of_no_media_type_is_told() -> None:
+    found = problems(
+        "{sources: [{type: topics, topics: {a: a}, formats: {a: {media_type: JPEG, duration: 2h}}}], sync: {streams: {a: {}}}}"
+    )
+    assert set(found) == {"sources.0.formats.a.media_type", "sources.0.formats.a.duration"}
+
+
 def test_a_stream_without_a_policy_is_told_with_the_nearest_name() -> None:
     found = problems("{sources: [{type: jsonl, path: a, stream: txt}], sync: {streams: {text: {}}}}")
     assert "did you mean `text`" in found["sources.0"]

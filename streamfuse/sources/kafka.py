@@ -27,6 +27,7 @@ from streamfuse.kafka.producer import RecordProducer
 from streamfuse.kafka.transport import Committed, Consumer, Partition, Passing, Refused
 from streamfuse.kafka.watermark_log import WatermarkLog
 from streamfuse.kafka.watermark_topic import outgoing, read_watermarks
+from streamfuse.sources.formats import formats_of
 from streamfuse.types import SECOND, Cursor, Item, Packet, Record, Resume, Revoke
 
 FETCH_BYTES = 50 * 1024 * 1024
@@ -54,7 +55,7 @@ class KafkaSource:
         self._start = _start(settings.start)
         self._clock = clock
         self._topics = sorted(set(settings.topics.values()))
-        self._decoder = RecordDecoder(settings.topics, settings.max_record_bytes)
+        self._decoder = RecordDecoder(settings.topics, settings.max_record_bytes, formats_of(settings.formats))
         self._cursor = KafkaCursor(self.name)
         self._watermarks_topic = settings.watermarks_topic or f"{settings.group}-watermarks"
         self._watermarks: RecordProducer | None = None

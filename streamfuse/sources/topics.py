@@ -10,6 +10,7 @@ from streamfuse.codecs import Record, RecordDecoder, partition_name
 from streamfuse.config import TopicsSourceSettings
 from streamfuse.errors import SourceError
 from streamfuse.interfaces import Clock, Unshared
+from streamfuse.sources.formats import formats_of
 from streamfuse.topics import Subscription, Topics
 from streamfuse.types import Cursor, Item, Resume
 
@@ -28,7 +29,7 @@ class TopicsSource(Unshared):
         self.streams = frozenset(settings.topics)
         self._topics = topics
         self._clock = clock
-        self._decoder = RecordDecoder(settings.topics, settings.max_record_bytes)
+        self._decoder = RecordDecoder(settings.topics, settings.max_record_bytes, formats_of(settings.formats))
         self._names = sorted(set(settings.topics.values()))
         self._partitions = {partition_name(topic, 0): topic for topic in self._names}
         self._resume: Cursor | None = None

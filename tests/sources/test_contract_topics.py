@@ -10,7 +10,7 @@ from streamfuse.errors import SourceError
 from streamfuse.sources.topics import TopicsSource
 from streamfuse.testing import ManualClock
 from streamfuse.topics import Topics
-from streamfuse.types import SECOND, Cursor, Offsets, Packet, Position
+from streamfuse.types import MILLISECOND, SECOND, Cursor, Encoded, Offsets, Packet, Position
 from tests.sources.contract import SourceContract, read
 
 NOON = 1_777_636_800 * SECOND
@@ -54,6 +54,17 @@ async def test_a_record_without_a_timestamp_arrives_when_it_is_read() -> None:
     topics.close()
     (packet,) = await read(topics_source(topics), 1)
     assert packet == Packet("text", "room", NOON, 0, "words", Position("text/0", 0), NOON)
+
+
+@pytest.mark.anyio
+async def test_records_that_say_nothing_of_themselves_are_what_their_format_says() -> None:
+    topics = Topics()
+    await topics.publish("mic", b"room", bytes(640), timestamp=NOON)
+    topics.close()
+    formats = {"audio": {"media_type": "audio/pcm", "samplerate": 8_000, "channels": 1}}
+    settings = TopicsSourceSettings.model_validate({"type": "topics", "topics": {"audio": "mic"}, "formats": formats})
+    (packet,) = await read(TopicsSource(settings, topics, ManualClock(NOON)), 1)
+    assert packet == Packet("audio", "room", NOON, 40 * MILLISECOND, Encoded(bytes(640), "audio/pcm", 8_000, 1), Position("mic/0", 0), NOON)
 
 
 @pytest.mark.anyio
