@@ -11,7 +11,8 @@ import anyio
 import anyio.to_thread
 
 from streamfuse.config import KafkaConnection
-from streamfuse.kafka.client import Patience, unreachable
+from streamfuse.kafka.client import Patience
+from streamfuse.kafka.examination import examine
 from streamfuse.kafka.transport import ClientInfo, Consumer, Passing, Producer, TransactionalProducer
 from streamfuse.types import SECOND
 
@@ -39,13 +40,15 @@ class Reading:
 
 
 def make_consumer(settings: KafkaConnection, reading: Reading) -> Consumer:
-    """Blocks for up to `connect_timeout`. Raises Passing where the broker is away, Refused where waiting won't help."""
+    """Blocks for a few times `connect_timeout` at most. Raises Passing where the broker is away, Refused where waiting won't help."""
+    examine(settings)
     consumer: Consumer = _module(settings).make_consumer(settings, reading)
     return consumer
 
 
 def make_producer(settings: KafkaConnection, max_record_bytes: int = MAX_RECORD_BYTES) -> Producer:
     """Like `make_consumer`."""
+    examine(settings)
     producer: Producer = _module(settings).make_producer(settings, max_record_bytes)
     return producer
 
@@ -54,6 +57,7 @@ def make_transactional_producer(
     settings: KafkaConnection, transactional_id: str, timeout: int, max_record_bytes: int = MAX_RECORD_BYTES
 ) -> TransactionalProducer:
     """Like `make_consumer`. The broker aborts a transaction that is open for longer than `timeout` (ns)."""
+    examine(settings)
     producer: TransactionalProducer = _module(settings).make_transactional_producer(settings, transactional_id, timeout, max_record_bytes)
     return producer
 
@@ -67,20 +71,17 @@ def client_info(settings: KafkaConnection) -> ClientInfo:
 async def connect(make: Callable[[], T], settings: KafkaConnection, what: str) -> T:
     """Makes a client as soon as a broker takes it; waits for that as long as it takes, and says so in the log.
 
-    A cancellation is heeded within `connect_timeout`. Raises Refused where waiting won't help.
+    A cancellation is heeded within a few times `connect_timeout`. Raises Refused where waiting won't help.
     """
     patience = Patience(f"{what} connects to {settings.bootstrap}")
     while True:
-        cause = await unreachable(settings)
-        if cause is None:
-            try:
-                client = await anyio.to_thread.run_sync(make)
-            except Passing as error:
-                cause = str(error)
-            else:
-                patience.over()
-                return client
-        await anyio.sleep(patience.delay(cause))
+        try:
+            client = await anyio.to_thread.run_sync(make)
+        except Passing as error:
+            await anyio.sleep(patience.delay(str(error)))
+        else:
+            patience.over()
+            return client
 
 
 def _module(settings: KafkaConnection) -> Any:

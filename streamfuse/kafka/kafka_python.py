@@ -21,13 +21,17 @@ import kafka.record.util
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 from kafka.util import Timer
 
 from streamfuse.codecs import Record, WireRecord
 from streamfuse.config import KafkaConnection
-from streamfuse.kafka.client import CLIENT_ID, LONGEST_DELAY, password
+from streamfuse.kafka.client import CLIENT_ID, LONGEST_DELAY
 from streamfuse.kafka.clients import Reading
+from streamfuse.kafka.examination import Watch, examine, sasl_options
+from streamfuse.kafka.security import key_password, uses_password, uses_tls
 from streamfuse.kafka.transport import (
     ClientInfo,
     Committed,
@@ -48,6 +52,7 @@ T = TypeVar("T")
 FOR_EVER_MS = 2**31 - 1
 REQUEST_MS = 3_000
 CLOSE_MS = 3_000
+BETWEEN_LOOKS = 0.5
 FRESH = 0.5  # seconds for which an answer to a fetch tells of the present; while all is well they come every 25 ms
 OUTDATED = (
     kafka.errors.CommitFailedError,
@@ -88,52 +93,23 @@ def make_transactional_producer(
 
 
 def connection_options(settings: KafkaConnection) -> dict[str, Any]:
-    """The settings as kafka-python names them. Raises ConfigError where the password file can't be read."""
+    """The settings as kafka-python names them. Raises ConfigError where a password can't be read."""
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap.split(","),
         "bootstrap_timeout_ms": settings.connect_timeout // MILLISECOND,
         "client_id": CLIENT_ID,
         "security_protocol": settings.security.upper(),
-        "ssl_cafile": _text(settings.ca_file),
-        "ssl_certfile": _text(settings.certificate_file),
-        "ssl_keyfile": _text(settings.key_file),
         "reconnect_backoff_max_ms": int(LONGEST_DELAY * 1000),
         "metrics_enabled": False,
     }
-    if settings.security.startswith("sasl"):
-        options["sasl_mechanism"] = settings.mechanism
-        options["sasl_plain_username"] = settings.username
-        options["sasl_plain_password"] = password(settings)
+    if uses_tls(settings):  # read anew for each connection, so that renewed files are used
+        options["ssl_cafile"] = _text(settings.ca_file)
+        options["ssl_certfile"] = _text(settings.certificate_file)
+        options["ssl_keyfile"] = _text(settings.key_file)
+        options["ssl_password"] = key_password(settings) or ""  # for None OpenSSL would ask on the terminal
+    if uses_password(settings):
+        options |= sasl_options(settings)
     return options
-
-
-class Causes(logging.Handler):
-    """Keeps what the `kafka` loggers warn of: `with Causes.listen() as causes: ...; causes.last`.
-
-    kafka-python keeps the cause of a failed connection to its loggers and raises a time-out.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.all: deque[str] = deque(maxlen=100)
-
-    @property
-    def last(self) -> str:
-        return self.all[-1] if self.all else ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.all.append(record.getMessage())
-
-    @classmethod
-    @contextmanager
-    def listen(cls) -> Iterator[Causes]:
-        causes = cls()
-        logger = logging.getLogger("kafka")
-        logger.addHandler(causes)
-        try:
-            yield causes
-        finally:
-            logger.removeHandler(causes)
 
 
 class KafkaPythonConsumer:
@@ -161,27 +137,28 @@ class KafkaPythonConsumer:
             "max_partition_fetch_bytes": 4 * 1024 * 1024,
         }
         self._read_committed = reading.read_committed
-        self._consumer = _make(KafkaConsumer, {**connection_options(settings), **options})
+        self._watch = Watch(settings)
+        self._consumer = _make(KafkaConsumer, settings, options, self._watch)
         self._rebalances: deque[Rebalance] = deque()
         self._assigned: frozenset[Partition] = frozenset()
         self._heard: dict[TopicPartition, _Heard] = {}
         self._listen()
 
     def subscribe(self, topics: Sequence[str]) -> None:
-        with _translated():
+        with _translated(self._watch):
             self._consumer.subscribe(list(topics), listener=_Listener(self._consumer, self._rebalances.append))
         with suppress(kafka.errors.KafkaError):  # who joins before it knows the partitions joins again as soon as it does
             self._consumer._net.run(self._ask, topics)
 
     def assign(self, offsets: Mapping[Partition, int]) -> None:
-        with _translated():
+        with _translated(self._watch):
             self._consumer.assign([TopicPartition(*partition) for partition in offsets])
         for partition, offset in offsets.items():
             self.seek(partition, offset)
 
     def poll(self, timeout: float) -> Polled:
         timer = Timer(timeout * 1000)
-        with _translated():
+        with _translated(self._watch):
             while True:  # as `KafkaConsumer.poll` does it, but a rebalance ends it too
                 fetched = self._consumer._poll_once(timer, self._consumer.config["max_poll_records"])
                 if fetched or self._rebalances or timer.expired:
@@ -211,17 +188,17 @@ class KafkaPythonConsumer:
         self._consumer.resume(*self._ours(partitions))
 
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, Committed]:
-        with _translated():
+        with _translated(self._watch):
             wanted = [TopicPartition(*partition) for partition in partitions]
             found = self._consumer._coordinator.fetch_committed_offsets(wanted, timeout_ms=REQUEST_MS)
         return {Partition(*partition): Committed(offset.offset, offset.metadata or "") for partition, offset in found.items()}
 
     def commit(self, offsets: Mapping[Partition, Committed]) -> None:
-        with _translated():
+        with _translated(self._watch):
             self._consumer.commit(_offsets(offsets), timeout_ms=REQUEST_MS)
 
     def counts(self, topics: Iterable[str]) -> dict[str, int]:
-        with _translated():
+        with _translated(self._watch):
             return _counts(self._consumer._cluster, topics, lambda unknown: self._consumer._net.run(self._ask, unknown))
 
     def begins(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
@@ -233,13 +210,14 @@ class KafkaPythonConsumer:
     def since(self, partitions: Iterable[Partition], time: int) -> dict[Partition, int]:
         wanted = list(partitions)
         milliseconds = max(-(-time // MILLISECOND), 0)
-        with _translated():
+        with _translated(self._watch):
             times = {TopicPartition(*partition): milliseconds for partition in wanted}
             found = self._consumer.offsets_for_times(times, timeout_ms=REQUEST_MS) if times else {}
         offsets = {Partition(*partition): place.offset for partition, place in found.items() if place is not None}
         return offsets | self.ends(partition for partition in wanted if partition not in offsets)
 
     def close(self) -> None:
+        self._watch.end()
         with suppress(kafka.errors.KafkaError):
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
 
@@ -255,7 +233,7 @@ class KafkaPythonConsumer:
 
     def _look_up(self, find: Callable[..., dict[TopicPartition, int]], partitions: Iterable[Partition]) -> dict[Partition, int]:
         wanted = [TopicPartition(*partition) for partition in partitions]
-        with _translated():
+        with _translated(self._watch):
             found = find(wanted, timeout_ms=REQUEST_MS) if wanted else {}
         return {Partition(*partition): offset for partition, offset in found.items()}
 
@@ -304,25 +282,25 @@ class KafkaPythonProducer:
             "delivery_timeout_ms": FOR_EVER_MS,
             "max_block_ms": settings.connect_timeout // MILLISECOND,
         }
-        self._producer = _make(KafkaProducer, {**connection_options(settings), **defaults, **options})
-        self._causes = Causes()
-        logging.getLogger("kafka").addHandler(self._causes)
+        self.watch = Watch(settings)
+        self._producer = _make(KafkaProducer, settings, {**defaults, **options}, self.watch)
+        self.watch.on_refusal(self._producer._sender.force_close)  # what waits for an acknowledgement fails
 
     @property
     def trouble(self) -> str:
-        return self._causes.last
+        return self.watch.trouble
 
     def count(self, topic: str) -> int:
-        with _translated():
+        with _translated(self.watch):
             return _counts(self._producer._metadata, [topic], self._ask)[topic]
 
     def send(self, topic: str, record: WireRecord, done: Callable[[TransportError | None], None], partition: int | None = None) -> None:
-        with _translated():
+        with _translated(self.watch):
             if self._producer._metadata.partitions_for_topic(topic) is None and not self.count(topic):
                 raise _missing(topic)
             sent = _send(self._producer, Outgoing(topic, record, partition))
         sent.add_callback(lambda _: done(None))
-        sent.add_errback(lambda error: done(_meaning(error)))
+        sent.add_errback(lambda error: done(self.watch.refusal or _meaning(error)))
 
     def _ask(self, topics: Sequence[str]) -> None:
         """The sender's thread asks; nobody else may drive the connections of a producer."""
@@ -340,7 +318,7 @@ class KafkaPythonProducer:
             raise update.exception
 
     def close(self, timeout: float) -> None:
-        logging.getLogger("kafka").removeHandler(self._causes)
+        self.watch.end()
         _end(self._producer, timeout)
 
 
@@ -361,12 +339,12 @@ class KafkaPythonTransactions:
         self._manager = self._producer._transaction_manager
 
     def open(self) -> None:
-        with _translated():
+        with _translated(self._made.watch):
             self._producer.init_transactions()
 
     def transact(self, records: Sequence[Outgoing], offsets: Mapping[Partition, Committed], group: str, membership: object) -> None:
         deadline = time.monotonic() + self._timeout
-        with _translated():
+        with _translated(self._made.watch):
             self._producer.begin_transaction()
             sent = []
             try:
@@ -409,8 +387,10 @@ class KafkaPythonTransactions:
 
     def _settle(self, result: Any, deadline: float) -> None:
         self._producer._sender.wakeup()
-        if not result.wait(timeout_ms=max(deadline - time.monotonic(), 0.0) * 1000):
-            raise kafka.errors.KafkaTimeoutError(f"no answer for {self._timeout:g} s")
+        while not result.wait(timeout_ms=min(max(deadline - time.monotonic(), 0.0), BETWEEN_LOOKS) * 1000):
+            self._made.watch.check()
+            if time.monotonic() >= deadline:
+                raise kafka.errors.KafkaTimeoutError(f"no answer for {self._timeout:g} s")
 
 
 THROTTLED = -1  # the session id of an answer that a quota has emptied
@@ -446,49 +426,46 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pytho
         self._note(Rebalance(frozenset(), False, None))
 
 
-def _make(make: Callable[..., T], options: Mapping[str, Any]) -> T:
+class _Connections(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python has no types
+    """Tells of every connection that fails. kafka-python itself tries a broker that refuses a password again without a pause."""
+
+    def __init__(self, net: NetworkSelector, failed: Callable[[str], None], **configs: Any) -> None:
+        super().__init__(net, **configs)
+        self._failed = failed
+
+    async def _connect(self, node: Any, conn: Any, **named: Any) -> None:
+        await super()._connect(node, conn, **named)
+        if conn.init_future.failed() and not self.closed:
+            if not self.connection_delay(node.node_id):
+                self.update_backoff(node.node_id)
+            self._failed(f"{node.host}:{node.port}")
+
+
+def _make(make: Callable[..., T], settings: KafkaConnection, options: Mapping[str, Any], watch: Watch) -> T:
     opened: list[KafkaNetClient] = []
 
     def client(**configs: Any) -> KafkaNetClient:
-        opened.append(KafkaNetClient(**configs))
+        net = NetworkSelector(**configs)
+        opened.append(KafkaNetClient(net, _Connections(net, watch.failed, **configs)))
         return opened[0]
 
-    with Causes.listen() as causes:
-        try:
-            return make(**options, kafka_client=client)
-        except kafka.errors.KafkaError as error:
-            for one in opened:  # kafka-python leaves its thread and its connections behind
-                one.close()
-            raise _failure_to_connect(error, causes) from error
-
-
-def _failure_to_connect(error: kafka.errors.KafkaError, causes: Causes) -> TransportError:
-    for cause in (*causes.all, _told(error)):
-        for sign, refusal in REFUSALS:
-            if sign in cause:
-                return Refused(f"{refusal[0]} ({cause})", refusal[1])
-    if isinstance(error, kafka.errors.KafkaTimeoutError) and causes.last:
-        return Passing(f"{_told(error)} ({causes.last})")
-    return _meaning(error)
-
-
-REFUSALS = (
-    ("SaslAuthentication", ("the broker does not accept the username and password", "correct username, password and mechanism")),
-    ("UnsupportedSaslMechanism", ("the broker does not offer this SASL mechanism", "set mechanism to one that it has enabled")),
-    ("CERTIFICATE_VERIFY_FAILED", ("the broker's certificate is not trusted", "set ca_file to the authority that signed it")),
-    ("certificate required", ("the broker wants a certificate of ours", "set certificate_file and key_file")),
-    ("alert", ("the broker does not accept our certificate", "set certificate_file and key_file to a pair that it trusts")),
-    ("WRONG_VERSION_NUMBER", ("the broker does not speak TLS on this port", "correct the port in bootstrap, or security")),
-)
-"""What a cause tells by what stands in it, and the fix."""
+    try:
+        return make(**connection_options(settings), **options, kafka_client=client)
+    except kafka.errors.KafkaError as error:
+        watch.end()
+        for one in opened:  # kafka-python leaves its thread and its connections behind
+            one.close()
+        examine(settings)  # it says why; kafka-python raises a time-out
+        raise _meaning(error) from error
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(watch: Watch) -> Iterator[None]:
+    watch.check()
     try:
         yield
     except kafka.errors.KafkaError as error:
-        raise _meaning(error) from error
+        raise watch.refusal or _meaning(error) from error
 
 
 def _meaning(error: BaseException) -> TransportError:

@@ -15,10 +15,9 @@ from anyio.lowlevel import checkpoint
 from streamfuse.codecs import Record
 from streamfuse.config import KafkaConnection
 from streamfuse.errors import SourceError
-from streamfuse.kafka.client import unreachable
 from streamfuse.kafka.clients import Reading, make_consumer
 from streamfuse.kafka.tail_poller import BUFFER_BYTES, Batch, Delivery, Tail, TailPoller
-from streamfuse.kafka.transport import Consumer, Partition, Passing, Refused
+from streamfuse.kafka.transport import Partition, Refused
 
 T = TypeVar("T")
 
@@ -88,17 +87,13 @@ class KafkaRecords:
         reading = Reading(group=self._tail.group, start="earliest", read_committed=self._tail.read_committed, fetch_bytes=BUFFER_BYTES)
         loop = asyncio.get_running_loop()
 
-        def make() -> Consumer:
-            if (cause := anyio.run(unreachable, settings)) is not None:
-                raise Passing(f"{settings.bootstrap}: {cause}")
-            return make_consumer(settings, reading)
-
         def on_loop(call: Callable[[T], None], value: T) -> None:
             try:
                 loop.call_soon_threadsafe(call, value)
             except RuntimeError:  # the loop is closed: nobody reads any more
                 self.abandon()
 
+        make = partial(make_consumer, settings, reading)
         poller = TailPoller(make, self._tail, self._what, partial(on_loop, self._receive), partial(on_loop, self._end))
         poller.start()
         return poller
