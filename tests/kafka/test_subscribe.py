@@ -21,7 +21,6 @@ from kafka import KafkaProducer, TopicPartition
 import streamfuse
 from streamfuse.codecs import encode_prediction
 from streamfuse.config import KafkaConnection
-from streamfuse.errors import SourceError
 from streamfuse.subscription import Subscription
 from streamfuse.testing import predict
 from streamfuse.types import MILLISECOND, SECOND, Prediction, Window
@@ -432,39 +431,3 @@ async def test_it_can_be_closed_while_it_waits_for_a_broker(transport: Any) -> N
     with anyio.fail_after(5):
         await predictions.aclose()
     assert not [thread for thread in threading.enumerate() if "subscription" in thread.name]
-
-
-@pytest.mark.slow
-async def test_a_wrong_password_is_one_clear_error(tmp_path: Path, topic: str, broker: Broker, transport: Any) -> None:
-    (port,) = free_ports(1)
-    listener = "listener.name.users"
-    secure = Broker(
-        broker._home,
-        tmp_path,
-        {
-            "sasl.enabled.mechanisms": "PLAIN",
-            f"{listener}.plain.sasl.jaas.config": 'org.apache.kafka.common.security.plain.PlainLoginModule required user_u="right";',
-        },
-    )
-    add_listener(secure, "USERS", port, "SASL_PLAINTEXT")
-    with secure:
-        secure.create_topic("t")
-        publish(secure, "t", [prediction(0)])
-        user: Any = {"security": "sasl_plaintext", "mechanism": "PLAIN", "username": "u", "transport": transport}
-        async with streamfuse.subscribe(f"127.0.0.1:{port}", topic="t", start="earliest", password="right", **user) as predictions:
-            assert await take(predictions, 1) == [prediction(0)]
-        with pytest.raises(SourceError, match=r"(?i)authentication") as refused, anyio.fail_after(PATIENCE):
-            await anext(streamfuse.subscribe(f"127.0.0.1:{port}", topic="t", password="wrong", **user))
-        assert "wrong" not in str(refused.value)
-        assert "\n" not in str(refused.value)
-
-
-def add_listener(broker: Broker, name: str, port: int, protocol: str) -> None:
-    text = broker._properties.read_text()
-    for key, added in (
-        ("listeners", f"{name}://127.0.0.1:{port}"),
-        ("advertised.listeners", f"{name}://127.0.0.1:{port}"),
-        ("listener.security.protocol.map", f"{name}:{protocol}"),
-    ):
-        text = "".join(f"{line},{added}\n" if line.startswith(f"{key}=") else f"{line}\n" for line in text.splitlines())
-    broker._properties.write_text(text)
