@@ -27,6 +27,7 @@ from streamfuse.daemon import Daemon
 from streamfuse.delivery import AtLeastOnce
 from streamfuse.errors import ConfigError, Problem, StreamFuseError
 from streamfuse.interfaces import Clock, Delivery, Sink, Source
+from streamfuse.kafka.security import require_sound
 from streamfuse.loading import streams_of
 from streamfuse.metrics import Metrics
 from streamfuse.sinks.dead_letters import DeadLetters, LetterWriter
@@ -108,6 +109,7 @@ def _note_clients(config: Config, metrics: Metrics, problems: list[Problem]) -> 
 
 
 def make_source(settings: SourceSettings, clock: Clock, topics: Topics) -> Source:
+    _require_sound(settings)
     for path in _local_files(settings):
         if not path.exists():
             raise ConfigError([Problem("path", f"there is no {path}; correct the path, or make the file")])
@@ -117,6 +119,7 @@ def make_source(settings: SourceSettings, clock: Clock, topics: Topics) -> Sourc
 
 
 def make_sink(settings: SinkSettings, topics: Topics) -> Sink:
+    _require_sound(settings)
     made = _class(SINKS[settings.type])
     sink: Sink = made(settings, topics) if settings.type == "topics" else made(settings)
     return sink
@@ -125,8 +128,14 @@ def make_sink(settings: SinkSettings, topics: Topics) -> Sink:
 def make_letter_writer(settings: DeadLetterSettings) -> LetterWriter | None:
     if settings.type == "none":
         return None
+    _require_sound(settings)
     writer: LetterWriter = _class(LETTERS[settings.type])(settings)
     return writer
+
+
+def _require_sound(settings: object) -> None:
+    if isinstance(settings, KafkaConnection):
+        require_sound(settings)
 
 
 def make_delivery(config: Config, sources: Sequence[Source], sinks: Sequence[Sink], clock: Clock, metrics: Metrics) -> Delivery:

@@ -97,8 +97,10 @@ def subscribe(
     else:
         where = _connection(where, connection)
     from streamfuse.kafka.records import KafkaRecords
+    from streamfuse.kafka.security import require_sound
     from streamfuse.kafka.tail_poller import Tail
 
+    require_sound(where)
     begin = start if isinstance(start, str) else _nanoseconds(start)
     return Subscription(KafkaRecords(where, Tail(topic, group, begin, remember, read_committed)), sieve)
 
