@@ -101,22 +101,21 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    if options.schema:
-        import json
-
-        from streamfuse.loading import config_schema
-
-        print(json.dumps(config_schema(), indent=2))
-        return 0
-    if options.config is None:
-        print("streamfuse check: name a config, or ask for --schema", file=sys.stderr)
-        return 2
     from streamfuse.assembly import build
     from streamfuse.loading import load_config
 
     daemon = build(load_config(options.config, os.environ))
     print(f"{options.config} is fine: {len(daemon.sources)} sources, {len(daemon.sinks)} sinks, {len(daemon.config.sync.streams)} streams")
     return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from streamfuse.schema_command import print_schema
+
+    if options.config is not None and options.what != "asyncapi":
+        print(f"streamfuse schema: {options.what} is the same for every config; leave {options.config} out", file=sys.stderr)
+        return 2
+    return print_schema(options.what, options.config, options.format)
 
 
 def _sim(options: argparse.Namespace) -> int:
@@ -181,9 +180,14 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(run=_run)
 
     check = commands.add_parser("check", help="say what is wrong with a config", description=_check_help, formatter_class=raw)
-    check.add_argument("config", type=Path, nargs="?", help="a YAML file")
-    check.add_argument("--schema", action="store_true", help="print the JSON Schema of the config, for editors")
+    check.add_argument("config", type=Path, help="a YAML file")
     check.set_defaults(run=_check)
+
+    schema = commands.add_parser("schema", help="print the schemas of what goes in and out", description=_schema_help, formatter_class=raw)
+    schema.add_argument("what", choices=["prediction", "packet", "asyncapi", "config"])
+    schema.add_argument("config", type=Path, nargs="?", help="asyncapi: the config whose topics are wanted (default: an example)")
+    schema.add_argument("--format", choices=["json", "yaml"], default=None, help="default: asyncapi as yaml, the others as json")
+    schema.set_defaults(run=_schema)
 
     sim = commands.add_parser("sim", help="publish simulated rooms, or a video file, to Kafka", description=_sim_help, formatter_class=raw)
     sim.add_argument("--bootstrap", default="localhost:9092", help="brokers, host:port (default localhost:9092)")
@@ -264,6 +268,12 @@ and /readyz on 127.0.0.1:9464 (web.port), and tells systemd when it is ready.
 """
 _check_help = """\
 Makes every part of the config without starting it, and prints every mistake with its path and its fix. Exit code 3 if there is one.
+"""
+_schema_help = """\
+  prediction   JSON Schema of a prediction, as it stands in a record's value or in a line of a JSONL file
+  packet       JSON Schema of the headers of a packet's record (CloudEvents 1.0 in Kafka's binary mode)
+  asyncapi     AsyncAPI 3.0: all topics of a config, with both of these
+  config       JSON Schema of the config, for editors
 """
 _sim_help = """\
 Publishes simulated rooms (or a video file) to Kafka in the wire format, at the pace they would have, so that a daemon has

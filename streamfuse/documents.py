@@ -12,7 +12,8 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from streamfuse.errors import InvalidRecord
 from streamfuse.types import SECOND, Cursor, Offsets, Prediction
@@ -125,44 +126,54 @@ def prediction_from_json(text: str | bytes) -> Prediction:
 
 
 def prediction_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a prediction. Within one `schema` number fields are only ever added."""
-    instant = {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$"}
-
-    def described(what: dict[str, Any], text: str) -> dict[str, Any]:
-        return {**what, "description": text}
-
-    def by_name(what: dict[str, Any], text: str) -> dict[str, Any]:
-        return {"type": "object", "additionalProperties": what, "description": text}
-
-    natural, string = {"type": "integer", "minimum": 0}, {"type": "string"}
-    properties = {
-        "schema": described({"const": PREDICTION_SCHEMA}, "Version of this schema."),
-        "key": described(string, "The room, session or camera group."),
-        "start": described(instant, "Event time at which the window begins (inclusive)."),
-        "end": described(instant, "Event time at which the window ends (exclusive)."),
-        "revision": described(natural, "0 as the window closed; greater where late packets changed it. The greatest one holds."),
-        "label": described(string, "The most probable label."),
-        "scores": by_name({"type": "number"}, "Label -> probability."),
-        "absent": by_name(string, "Stream without a packet in the window -> why: idle, late, gap, shed, undecodable, clock."),
-        "contributions": by_name({"type": "number"}, "Present stream -> its Shapley value on the probability of the label."),
-        "packets": by_name(natural, "Stream -> how many packets the model saw."),
-        "texts": by_name(string, "Text stream -> its words in the window; empty unless the config publishes them."),
-        "truth": described({"type": ["string", "null"]}, "The true label, where a stream carries it."),
-        "model": described(string, "The model bundle's name."),
-        "digest": described(string, "The model bundle's digest."),
-        "produced_at": described(instant, "When the prediction was made."),
-        "start_ns": described({"type": "integer"}, "`start` in ns since 1970-01-01T00:00:00Z."),
-        "end_ns": described({"type": "integer"}, "`end` in ns since 1970-01-01T00:00:00Z."),
-        "produced_at_ns": described({"type": "integer"}, "`produced_at` in ns since 1970-01-01T00:00:00Z."),
-    }
+    """The JSON Schema (draft 2020-12) of a prediction, made from the class. Within one `schema` number fields are only ever added."""
+    hints = get_type_hints(Prediction)
+    properties: dict[str, Any] = {"schema": {"const": PREDICTION_SCHEMA, "description": "Version of this schema."}}
+    for name, text in _MEANINGS.items():
+        properties[name] = {**(_INSTANT if name in _INSTANTS else _shape(hints.pop(name))), "description": text}
+    for name in _INSTANTS:
+        properties[f"{name}_ns"] = {"type": "integer", "description": f"`{name}` in ns since 1970-01-01T00:00:00Z."}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": PREDICTION_SCHEMA_ID,
         "title": "StreamFuse prediction",
         "description": "What a model says about one window. (key, start, end, revision) is its identity.",
         "type": "object",
         "properties": properties,
         "required": [name for name in properties if name != "truth"],
     }
+
+
+_INSTANTS = ("start", "end", "produced_at")
+_INSTANT = {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$"}
+_MEANINGS = {  # in the order of the document
+    "key": "The room, session or camera group.",
+    "start": "Event time at which the window begins (inclusive).",
+    "end": "Event time at which the window ends (exclusive).",
+    "revision": "0 as the window closed; greater where late packets changed it. The greatest one holds.",
+    "label": "The most probable label.",
+    "scores": "Label -> probability.",
+    "absent": "Stream without a packet in the window -> why: idle, late, gap, shed, undecodable, clock.",
+    "contributions": "Present stream -> its Shapley value on the probability of the label.",
+    "packets": "Stream -> how many packets the model saw.",
+    "texts": "Text stream -> its words in the window; empty unless the config publishes them.",
+    "truth": "The true label, where a stream carries it.",
+    "model": "The model bundle's name.",
+    "digest": "The model bundle's digest.",
+    "produced_at": "When the prediction was made.",
+}
+
+
+def _shape(hint: Any) -> dict[str, Any]:
+    """What values of this type are in JSON."""
+    if hint in _SHAPES:
+        return _SHAPES[hint]
+    if get_origin(hint) is UnionType:  # X | None
+        return {"type": [_shape(one)["type"] if one is not NoneType else "null" for one in get_args(hint)]}
+    return {"type": "object", "additionalProperties": _shape(get_args(hint)[1])}  # a mapping
+
+
+_SHAPES: dict[Any, dict[str, Any]] = {str: {"type": "string"}, float: {"type": "number"}, int: {"type": "integer", "minimum": 0}}
 
 
 # --- cursors ----------------------------------------------------------------------------------------------------------

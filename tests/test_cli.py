@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -65,11 +64,6 @@ def test_check_makes_every_part_and_tells_what_can_not_be_made(tmp_path: Path, c
 def test_check_passes_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(Path(__file__).parents[1] / "config" / "demo.yaml")]) == 0
     assert "is fine" in capsys.readouterr().out
-
-
-def test_check_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--schema"]) == 0
-    assert "sources" in json.loads(capsys.readouterr().out)["properties"]
 
 
 def test_subscribe_prints_a_file(predictions: Path, capsys: pytest.CaptureFixture[str]) -> None:
