@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
+
+import anyio
 
 from streamfuse.config import KafkaDeadLetterSettings
 from streamfuse.dead_letters import DeadLetter, letter_to_record, without_value
@@ -26,38 +29,60 @@ class KafkaLetters:
     """
 
     def __init__(self, settings: KafkaDeadLetterSettings) -> None:
-        self._topic = settings.topic
+        self._settings = settings
         self._what = f"dead letters kafka:{settings.topic}"
-        self._producer = RecordProducer(settings, self._what, [settings.topic], MAX_LETTER_BYTES)
+        self._producer: RecordProducer | None = None
+        self._stack = AsyncExitStack()
+        self._lock = anyio.Lock()
         self._told = False
 
     async def __aenter__(self) -> Self:
-        await self._producer.__aenter__()
+        await self._open()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
-        await self._producer.__aexit__(kind, error, trace)
+        await self._stack.aclose()
 
     async def write(self, letters: Sequence[DeadLetter]) -> None:
-        futures = await self._producer.send([Outgoing(self._topic, letter_to_record(letter)) for letter in letters])
-        refused = []
+        async with self._lock:
+            failed = await self._send(letters)
+            if len(letters) > 1:  # one that is too large takes those beside it along
+                failed = [one for letter in failed for one in await self._send([letter])]
+            for letter in failed:
+                await self._send_without_value(letter)
+
+    async def _send(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+        """Returns when all are durable but those that it gives back, one of which at least is too large."""
+        assert self._producer is not None, "the dead letters were not entered"
+        futures = await self._producer.send([Outgoing(self._settings.topic, letter_to_record(letter)) for letter in letters])
+        failed: list[DeadLetter] = []
         for letter, future in zip(letters, futures, strict=True):
             try:
                 await self._producer.delivered([future])
             except SinkError as error:
-                if not isinstance(error.__cause__, TooLarge) or letter.omitted is not None:
+                if not isinstance(error.__cause__, TooLarge) and not failed:
                     raise
-                self._tell(letter, error)
-                refused.append(without_value(letter))
-        if refused:
-            await self.write(refused)
+                failed.append(letter)
+        if failed:
+            await self._open()  # kafka-python's producer takes nothing more after one that was too large
+        return failed
 
-    def _tell(self, letter: DeadLetter, error: SinkError) -> None:
+    async def _send_without_value(self, letter: DeadLetter) -> None:
         if not self._told:
             self._told = True
             log.warning(
-                "%s: expected room for a letter of %d bytes, found none, so that it goes without its value (further ones too): %s",
+                "%s: expected room for a letter of %d bytes, found none, so that it goes without its value, and further ones too;"
+                " raise max.message.bytes of the topic",
                 self._what,
                 letter.record.size,
-                error,
             )
+        if await self._send([without_value(letter)]):
+            raise SinkError(
+                f"{self._what}: expected room for a letter without its value, found none for its key and headers; raise max.message.bytes"
+                " of the topic"
+            )
+
+    async def _open(self) -> None:
+        await self._stack.aclose()
+        self._producer = RecordProducer(self._settings, self._what, [self._settings.topic], MAX_LETTER_BYTES)
+        await self._stack.enter_async_context(self._producer)
