@@ -31,7 +31,7 @@ from streamfuse.config import KafkaConnection
 from streamfuse.kafka.client import CLIENT_ID, LONGEST_DELAY
 from streamfuse.kafka.clients import Reading
 from streamfuse.kafka.examination import Watch, examine, sasl_options
-from streamfuse.kafka.security import key_password, uses_password, uses_tls
+from streamfuse.kafka.security import Kind, Rights, key_password, uses_password, uses_tls
 from streamfuse.kafka.transport import (
     ClientInfo,
     Committed,
@@ -61,6 +61,12 @@ OUTDATED = (
     kafka.errors.UnknownMemberIdError,
 )
 TOO_LARGE = (kafka.errors.MessageSizeTooLargeError, kafka.errors.RecordListTooLargeError)
+UNAUTHORIZED: tuple[tuple[Kind, type[Exception]], ...] = (
+    ("topic", kafka.errors.TopicAuthorizationFailedError),
+    ("group", kafka.errors.GroupAuthorizationFailedError),
+    ("transactional-id", kafka.errors.TransactionalIdAuthorizationFailedError),
+    ("cluster", kafka.errors.ClusterAuthorizationFailedError),
+)
 FENCED = (kafka.errors.ProducerFencedError, kafka.errors.InvalidProducerEpochError, kafka.errors.InvalidTxnStateError)
 
 log = logging.getLogger(__name__)
@@ -138,28 +144,32 @@ class KafkaPythonConsumer:
         }
         self._read_committed = reading.read_committed
         self._watch = Watch(settings)
-        self._consumer = _make(KafkaConsumer, settings, options, self._watch)
+        self._rights = Rights(settings, "Read", reading.group)
+        self._consumer = _make(KafkaConsumer, settings, options, self._watch, self._rights)
         self._rebalances: deque[Rebalance] = deque()
         self._assigned: frozenset[Partition] = frozenset()
         self._heard: dict[TopicPartition, _Heard] = {}
         self._listen()
 
     def subscribe(self, topics: Sequence[str]) -> None:
-        with _translated(self._watch):
+        self._rights.topics.update(topics)
+        with _translated(self._watch, self._rights):
             self._consumer.subscribe(list(topics), listener=_Listener(self._consumer, self._rebalances.append))
         with suppress(kafka.errors.KafkaError):  # who joins before it knows the partitions joins again as soon as it does
             self._consumer._net.run(self._ask, topics)
 
     def assign(self, offsets: Mapping[Partition, int]) -> None:
-        with _translated(self._watch):
+        self._rights.topics.update(partition.topic for partition in offsets)
+        with _translated(self._watch, self._rights):
             self._consumer.assign([TopicPartition(*partition) for partition in offsets])
         for partition, offset in offsets.items():
             self.seek(partition, offset)
 
     def poll(self, timeout: float) -> Polled:
         timer = Timer(timeout * 1000)
-        with _translated(self._watch):
+        with _translated(self._watch, self._rights):
             while True:  # as `KafkaConsumer.poll` does it, but a rebalance ends it too
+                self._unpark()
                 fetched = self._consumer._poll_once(timer, self._consumer.config["max_poll_records"])
                 if fetched or self._rebalances or timer.expired:
                     break
@@ -188,18 +198,20 @@ class KafkaPythonConsumer:
         self._consumer.resume(*self._ours(partitions))
 
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, Committed]:
-        with _translated(self._watch):
+        with _translated(self._watch, self._rights):
             wanted = [TopicPartition(*partition) for partition in partitions]
             found = self._consumer._coordinator.fetch_committed_offsets(wanted, timeout_ms=REQUEST_MS)
         return {Partition(*partition): Committed(offset.offset, offset.metadata or "") for partition, offset in found.items()}
 
     def commit(self, offsets: Mapping[Partition, Committed]) -> None:
-        with _translated(self._watch):
+        with _translated(self._watch, self._rights):
             self._consumer.commit(_offsets(offsets), timeout_ms=REQUEST_MS)
 
     def counts(self, topics: Iterable[str]) -> dict[str, int]:
-        with _translated(self._watch):
-            return _counts(self._consumer._cluster, topics, lambda unknown: self._consumer._net.run(self._ask, unknown))
+        wanted = list(topics)
+        self._rights.topics.update(wanted)
+        with _translated(self._watch, self._rights):
+            return _counts(self._consumer._cluster, wanted, lambda unknown: self._consumer._net.run(self._ask, unknown))
 
     def begins(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return self._look_up(self._consumer.beginning_offsets, partitions)
@@ -210,7 +222,7 @@ class KafkaPythonConsumer:
     def since(self, partitions: Iterable[Partition], time: int) -> dict[Partition, int]:
         wanted = list(partitions)
         milliseconds = max(-(-time // MILLISECOND), 0)
-        with _translated(self._watch):
+        with _translated(self._watch, self._rights):
             times = {TopicPartition(*partition): milliseconds for partition in wanted}
             found = self._consumer.offsets_for_times(times, timeout_ms=REQUEST_MS) if times else {}
         offsets = {Partition(*partition): place.offset for partition, place in found.items() if place is not None}
@@ -220,6 +232,13 @@ class KafkaPythonConsumer:
         self._watch.end()
         with suppress(kafka.errors.KafkaError):
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
+
+    def _unpark(self) -> None:
+        """What is left of a fetch whose partition was paused meanwhile waits for the place of the fetch in hand to be None, which it never
+        is as long as other partitions bring records: without this, a partition that was resumed is not read on."""
+        fetcher = self._consumer._fetcher
+        if fetcher._paused_partition_records and not fetcher._next_partition_records:
+            fetcher._next_partition_records = None
 
     async def _ask(self, topics: Sequence[str]) -> None:
         """Runs on kafka-python's own thread."""
@@ -233,7 +252,7 @@ class KafkaPythonConsumer:
 
     def _look_up(self, find: Callable[..., dict[TopicPartition, int]], partitions: Iterable[Partition]) -> dict[Partition, int]:
         wanted = [TopicPartition(*partition) for partition in partitions]
-        with _translated(self._watch):
+        with _translated(self._watch, self._rights):
             found = find(wanted, timeout_ms=REQUEST_MS) if wanted else {}
         return {Partition(*partition): offset for partition, offset in found.items()}
 
@@ -272,8 +291,9 @@ class KafkaPythonConsumer:
 class KafkaPythonProducer:
     """Fulfils `transport.Producer`, but for one thing: kafka-python can't write a header without value, it becomes an empty one."""
 
-    def __init__(self, settings: KafkaConnection, max_record_bytes: int, **options: object) -> None:
+    def __init__(self, settings: KafkaConnection, max_record_bytes: int, transactional_id: str | None = None, **options: object) -> None:
         defaults = {
+            "transactional_id": transactional_id,
             "acks": "all",
             "enable_idempotence": True,
             "linger_ms": 5,
@@ -283,7 +303,8 @@ class KafkaPythonProducer:
             "max_block_ms": settings.connect_timeout // MILLISECOND,
         }
         self.watch = Watch(settings)
-        self._producer = _make(KafkaProducer, settings, {**defaults, **options}, self.watch)
+        self.rights = Rights(settings, "Write", transactional_id=transactional_id)
+        self._producer = _make(KafkaProducer, settings, {**defaults, **options}, self.watch, self.rights)
         self.watch.on_refusal(self._producer._sender.force_close)  # what waits for an acknowledgement fails
 
     @property
@@ -291,16 +312,17 @@ class KafkaPythonProducer:
         return self.watch.trouble
 
     def count(self, topic: str) -> int:
-        with _translated(self.watch):
+        self.rights.topics.add(topic)
+        with _translated(self.watch, self.rights):
             return _counts(self._producer._metadata, [topic], self._ask)[topic]
 
     def send(self, topic: str, record: WireRecord, done: Callable[[TransportError | None], None], partition: int | None = None) -> None:
-        with _translated(self.watch):
+        with _translated(self.watch, self.rights):
             if self._producer._metadata.partitions_for_topic(topic) is None and not self.count(topic):
                 raise _missing(topic)
             sent = _send(self._producer, Outgoing(topic, record, partition))
         sent.add_callback(lambda _: done(None))
-        sent.add_errback(lambda error: done(self.watch.refusal or _meaning(error)))
+        sent.add_errback(lambda error: done(self.watch.refusal or _meaning(error, self.rights)))
 
     def _ask(self, topics: Sequence[str]) -> None:
         """The sender's thread asks; nobody else may drive the connections of a producer."""
@@ -330,7 +352,7 @@ class KafkaPythonTransactions:
         self._made = KafkaPythonProducer(
             settings,
             max_record_bytes,
-            transactional_id=transactional_id,
+            transactional_id,
             transaction_timeout_ms=timeout // MILLISECOND,
             linger_ms=0,
             retry_backoff_ms=20,  # the broker is still ending the transaction before: 100 ms is longer than that takes
@@ -339,12 +361,12 @@ class KafkaPythonTransactions:
         self._manager = self._producer._transaction_manager
 
     def open(self) -> None:
-        with _translated(self._made.watch):
+        with _translated(self._made.watch, self._made.rights):
             self._producer.init_transactions()
 
     def transact(self, records: Sequence[Outgoing], offsets: Mapping[Partition, Committed], group: str, membership: object) -> None:
         deadline = time.monotonic() + self._timeout
-        with _translated(self._made.watch):
+        with _translated(self._made.watch, self._made.rights):
             self._producer.begin_transaction()
             sent = []
             try:
@@ -441,7 +463,7 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]  # kafka-pytho
             self._failed(f"{node.host}:{node.port}")
 
 
-def _make(make: Callable[..., T], settings: KafkaConnection, options: Mapping[str, Any], watch: Watch) -> T:
+def _make(make: Callable[..., T], settings: KafkaConnection, options: Mapping[str, Any], watch: Watch, rights: Rights) -> T:
     opened: list[KafkaNetClient] = []
 
     def client(**configs: Any) -> KafkaNetClient:
@@ -456,19 +478,19 @@ def _make(make: Callable[..., T], settings: KafkaConnection, options: Mapping[st
         for one in opened:  # kafka-python leaves its thread and its connections behind
             one.close()
         examine(settings)  # it says why; kafka-python raises a time-out
-        raise _meaning(error) from error
+        raise _meaning(error, rights) from error
 
 
 @contextmanager
-def _translated(watch: Watch) -> Iterator[None]:
+def _translated(watch: Watch, rights: Rights) -> Iterator[None]:
     watch.check()
     try:
         yield
     except kafka.errors.KafkaError as error:
-        raise watch.refusal or _meaning(error) from error
+        raise watch.refusal or _meaning(error, rights) from error
 
 
-def _meaning(error: BaseException) -> TransportError:
+def _meaning(error: BaseException, rights: Rights) -> TransportError:
     told = _told(error)
     if isinstance(error, TransportError):
         return error
@@ -478,8 +500,10 @@ def _meaning(error: BaseException) -> TransportError:
         return Passing(told)
     if isinstance(error, kafka.errors.FencedInstanceIdError):
         return Refused(f"another member of the group goes by the same instance ({told})", "give each replica an instance of its own")
-    if isinstance(error, kafka.errors.AuthorizationError):
-        return Refused(f"this user has no right to do so ({told})", "grant it (kafka-acls.sh), or set username and password")
+    for kind, denied in UNAUTHORIZED:
+        if isinstance(error, denied):
+            named = error.args[0] if error.args else ()
+            return rights.lacking(kind, {named} if isinstance(named, str) else set(named))
     if isinstance(error, TOO_LARGE):
         return TooLarge(told, "raise max.message.bytes of the topic, or publish less per record")
     if isinstance(error, kafka.errors.InvalidTopicError):

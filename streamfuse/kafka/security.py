@@ -1,15 +1,20 @@
-"""What the settings of a secure connection mean: what is wrong with them, the secrets that they name, the TLS that they ask for."""
+"""What the settings of a secure connection mean: what is wrong with them, their secrets, the TLS that they ask for, the rights needed."""
 
 from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from streamfuse.config import KafkaConnection
 from streamfuse.errors import ConfigError, Problem
+from streamfuse.kafka.transport import Refused
+
+Kind = Literal["topic", "group", "transactional-id", "cluster"]
+"""Of what a right is; as kafka-acls.sh names it."""
 
 WIRE_LOGS = ("kafka.net.connection", "kafka.protocol.parser")
 READABLE_BY_ALL = 0o004
@@ -56,6 +61,51 @@ def tls_context(settings: KafkaConnection) -> ssl.SSLContext:
     if found:
         raise ConfigError(found)
     return context
+
+
+class Rights:
+    """What a client does at the brokers, so that it can say which right it lacks. `topics` are those that it has used so far."""
+
+    def __init__(
+        self, settings: KafkaConnection, operation: Literal["Read", "Write"], group: str | None = None, transactional_id: str | None = None
+    ) -> None:
+        self.topics: set[str] = set()
+        self._settings = settings
+        self._operation = operation
+        self._group = group
+        self._transactional_id = transactional_id or ""
+
+    def lacking(self, kind: Kind, names: Iterable[str] = ()) -> Refused:
+        """The refusal that names the right and how to grant it. `names` are the topics, where they are known; else it may be any."""
+        operation, verb = {
+            "topic": (self._operation, "read" if self._operation == "Read" else "write to"),
+            "group": ("Read", "be a member of"),
+            "transactional-id": ("Write", "use"),
+            "cluster": ("IdempotentWrite", "write to"),
+        }[kind]
+        named = {
+            "topic": sorted(set(names) & self.topics or self.topics or names),
+            "group": [self._group or ""],
+            "transactional-id": [self._transactional_id],
+            "cluster": [],
+        }[kind]
+        options = " ".join(f"--{kind} {name}" for name in named) or "--cluster"
+        if kind == "transactional-id" and (
+            prefix := self._transactional_id.rpartition("-")[0]
+        ):  # what follows may be another the next time
+            options = f"--{kind} {prefix}- --resource-pattern-type prefixed"
+        what = f"{kind.replace('-', ' ')}{'s' if len(named) > 1 else ''} {', '.join(named)}".rstrip()
+        return Refused(
+            f"{self._user} has no right to {verb} the {what}",
+            f"grant it: kafka-acls.sh --add --allow-principal '{self._user}' --operation {operation} {options}",
+        )
+
+    @property
+    def _user(self) -> str:
+        """As the brokers call it, but for that of a certificate, whose name they may map."""
+        if uses_password(self._settings):
+            return f"User:{self._settings.username}"
+        return "User:ANONYMOUS" if self._settings.certificate_file is None else f"User:(the name in {self._settings.certificate_file})"
 
 
 # --- what is wrong -----------------------------------------------------------------------------------------------------------------------
