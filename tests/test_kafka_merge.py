@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from streamfuse.kafka.merge import Merge, Queued
 from streamfuse.kafka.transport import Partition
-from streamfuse.types import Item, Loss, Outcome
+from streamfuse.types import SECOND, Item, Loss, Outcome
 
 VIDEO, AUDIO, TEXT = Partition("video", 0), Partition("audio", 0), Partition("text", 0)
 PATIENCE = 100
@@ -37,6 +37,13 @@ def test_partitions_are_read_in_order_of_event_time() -> None:
     merge.add(VIDEO, queued(1, 4, 5))
     merge.add(AUDIO, queued(2, 3, 6))
     assert times(merge.take(0)[0]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_time_beyond_64_bits_is_taken_like_any_other() -> None:
+    merge = reading(VIDEO, AUDIO)
+    merge.add(VIDEO, queued(1, 253_402_300_799 * SECOND))
+    merge.add(AUDIO, queued(2))
+    assert times(merge.take(0)[0]) == [1, 2, 253_402_300_799 * SECOND]
 
 
 def test_a_partition_that_has_more_holds_back_the_one_that_is_ahead() -> None:

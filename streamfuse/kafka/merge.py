@@ -7,14 +7,13 @@ been read to its end holds back nobody, and live records pass at once.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from streamfuse.kafka.transport import Partition
 from streamfuse.types import Item
-
-FOR_EVER = 2**63 - 1
 
 
 class Queued(NamedTuple):
@@ -73,7 +72,7 @@ class Merge:
         while heads and len(taken) < most:
             _, partition = heapq.heappop(heads)
             queue = self._queues[partition]
-            limit = heads[0][0] if heads else FOR_EVER
+            limit: float = heads[0][0] if heads else math.inf  # not 2^63: a bad record may be of the year 9999
             size = 0
             while queue and queue[0].time <= limit and len(taken) < most:
                 _, length, item = queue.popleft()
