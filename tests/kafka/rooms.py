@@ -26,7 +26,7 @@ from tests.running import Running
 NOON = 1_777_636_800 * SECOND
 STREAMS = ("video", "audio", "text")
 PARTITIONS = 2
-DELIVERIES = ["at_least_once"]
+DELIVERIES = ["at_least_once", "exactly_once"]
 EVERY = {"video": 200 * MILLISECOND, "audio": 200 * MILLISECOND, "text": SECOND}
 _PICTURES = [
     bytes(cv2.imencode(".jpg", np.random.default_rng(n).integers(0, 255, (24, 32, 3), dtype=np.uint8))[1].tobytes()) for n in range(8)
