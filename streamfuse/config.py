@@ -9,7 +9,18 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    SecretStr,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000, "d": 86_400_000_000_000}
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ns|us|ms|s|m|h|d)\s*$")
@@ -341,6 +352,33 @@ class NoDeadLetterSettings(DeadLetterLimit):
 DeadLetterSettings = Annotated[KafkaDeadLetterSettings | JsonlDeadLetterSettings | NoDeadLetterSettings, Field(discriminator="type")]
 
 
+# --- topics ------------------------------------------------------------------------------------------------------------------------------
+
+
+class TopicsSettings(Settings):
+    """What to do about Kafka topics that are missing. `topics: create` is short for `topics: {at_start: create}`."""
+
+    at_start: Literal["wait", "create"] = "wait"
+    """`wait`: not ready until somebody has created them. `create`: the daemon does, with equal numbers of partitions; it changes none that
+    are there."""
+    partitions: int | None = Field(None, gt=0)
+    """Of topics that are created: as many as those have that they must equal, or the brokers' default, where not given."""
+    replication: int | None = Field(None, gt=0)
+    """The brokers' default where not given."""
+    retention: Duration | None = Field(None, gt=0)
+    """For how long the topics that are created keep their records; the brokers' default where not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, given: object) -> object:
+        return {"at_start": given} if isinstance(given, str) else given
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        spelled_out = handler.resolve_ref_schema(handler(core))
+        return {"anyOf": [{"enum": ["wait", "create"]}, spelled_out]}
+
+
 # --- web, pipeline, logs -----------------------------------------------------------------------------------------------------------------
 
 
@@ -391,6 +429,7 @@ class Config(Settings):
     """Where late, duplicate, quarantined, undecodable and shed records are told, one JSON object a line."""
     dead_letters: DeadLetterSettings = NoDeadLetterSettings()
     """Where quarantined and undecodable records of topics are kept as they were, with the reason."""
+    topics: TopicsSettings = TopicsSettings()
     web: WebSettings = WebSettings()
     pipeline: PipelineSettings = PipelineSettings()
     log: LogSettings = LogSettings()
