@@ -38,6 +38,7 @@ from streamfuse.types import (
 )
 
 MAX_DURATION = 3600 * SECOND
+MAX_INSTANT = 1 << 62  # ns before and after 1970: the years 1824 to 2116, well within what stands for never and for ever
 REPLAY = 60 * SECOND  # after so much waiting, records of the last run that are not back are gone (retention), not on their way
 _REFUSED = (Outcome.UNDECODABLE, Outcome.QUARANTINED)
 _ABSENCE_BY_LOSS = {
@@ -314,6 +315,14 @@ class Synchronizer:
                 entry,
                 Outcome.QUARANTINED,
                 f"expected a duration of 0 s to 3600 s, found {duration / SECOND:.3f} s",
+            )
+            return
+        if not -MAX_INSTANT <= start <= MAX_INSTANT:
+            self._settle(
+                stream,
+                entry,
+                Outcome.QUARANTINED,
+                f"expected an event time within the years 1824 to 2116, found {start} ns since 1970; set the producer's clock",
             )
             return
         stop = entry.stop = start + (duration or 1)

@@ -405,6 +405,16 @@ def at(stream: str, time: int, offset: int, key: str = "a") -> Packet:
     return Packet(stream, key, time, 0, "", Position(stream, offset), time, f"{stream}{offset}")
 
 
+@pytest.mark.parametrize("time", [-(2**62) - 1, 2**62 + 1, -62_135_596_800 * SECOND, 253_402_300_799 * SECOND])
+def test_an_event_time_of_another_age_is_quarantined_also_where_clocks_are_trusted(time: int) -> None:
+    s = sync(streams=("video",))
+    s.add("video", 1)
+    assert s.add("video", time) == []
+    assert s.ledger.accounts["video"].quarantined == 1
+    assert "years 1824 to 2116" in s.take_losses()[0].detail
+    assert spans(s.finish()) == [(0, 10)]
+
+
 def test_the_cursor_names_the_first_record_that_is_still_needed() -> None:
     s = sync(Sliding(10, 5), streams=("video",))
     windows = [w for offset, time in enumerate((1, 4, 7, 12)) for w in s.push(at("video", time, offset))]
