@@ -57,8 +57,8 @@ def examine(settings: KafkaConnection, addresses: str | None = None) -> None:
 class Watch:
     """Finds out, on a thread of its own, why a client can't connect any more.
 
-    `trouble` is what it found last; `refusal` is set when waiting won't help. A broker that starts may refuse for a moment what it takes
-    when it is all there, so that a refusal counts when it has stood for seconds.
+    `trouble` is what it found last; `refusal` is set when waiting won't help, and no longer `examining`. A broker that starts may refuse for
+    a moment what it takes when it is all there, so that a refusal counts when it has stood for seconds.
     """
 
     def __init__(self, settings: KafkaConnection) -> None:
@@ -66,16 +66,16 @@ class Watch:
         self.trouble = ""
         self._settings = settings
         self._lock = threading.Lock()
-        self._examining = False
+        self.examining = False
         self._calls: list[Callable[[], None]] = []
         self._ended = threading.Event()
 
     def failed(self, address: str | None = None) -> None:
         """The client could not connect to this broker, or lost its connection. Returns at once; may be called from any thread."""
         with self._lock:
-            if self._examining or self.refusal is not None or self._ended.is_set():
+            if self.examining or self.refusal is not None or self._ended.is_set():
                 return
-            self._examining = True
+            self.examining = True
         threading.Thread(target=self._examine, args=(address,), name="examine a broker", daemon=True).start()
 
     def on_refusal(self, call: Callable[[], None]) -> None:
@@ -100,7 +100,7 @@ class Watch:
                 break
             log.warning("%s", found)
         with self._lock:
-            self._examining = False
+            self.examining = False
             if isinstance(found, Refused) and not self._ended.is_set():
                 self.refusal = found
         if self.refusal is not None:
