@@ -57,8 +57,8 @@ def examine(settings: KafkaConnection, addresses: str | None = None) -> None:
 class Watch:
     """Finds out, on a thread of its own, why a client can't connect any more.
 
-    `trouble` is what it found last; `refusal` is set when waiting won't help, and no longer `examining`. A broker that starts may refuse for
-    a moment what it takes when it is all there, so that a refusal counts when it has stood for seconds.
+    `trouble` is what it found last; `refusal` is set when waiting won't help, and it is not `examining` any more. A broker that starts may
+    refuse for a moment what it takes when it is all there, so that a refusal counts when it has stood for seconds.
     """
 
     def __init__(self, settings: KafkaConnection) -> None:
