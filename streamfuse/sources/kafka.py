@@ -256,20 +256,26 @@ class KafkaSource:
             if (cursor := self._cursor.gain(delivery.gained)).offsets:
                 told.append(Resume(cursor))
         for partition, records in delivery.records.items():
-            self._merge.add(partition, [self._decoded(partition, record) for record in records])
+            self._merge.add(partition, self._decoded(partition, records))
         self._merge.heard(delivery.lagging, now)
         return told
 
-    def _decoded(self, partition: Partition, record: Record) -> Queued:
-        item = self._decoder.decode(self._timed(record))
-        if not isinstance(item, Packet):
-            return Queued(record.timestamp if item.event_time is None else item.event_time, record.size, item)
-        self._cursor.note(partition, item.key, record.offset)
-        time = item.event_time
-        return Queued(time if abs(time - item.arrival_time) < BELIEVABLE else item.arrival_time, record.size, item)
-
-    def _timed(self, record: Record) -> Record:
-        return record if record.timestamp >= 0 else record._replace(timestamp=self._clock.now())
+    def _decoded(self, partition: Partition, records: Sequence[Record]) -> list[Queued]:
+        queued: list[Queued] = []
+        last: dict[str, int] = {}
+        for record in records:
+            if record.timestamp < 0:
+                record = record._replace(timestamp=self._clock.now())
+            item = self._decoder.decode(record)
+            time = record.timestamp if item.event_time is None else item.event_time
+            if not -BELIEVABLE < time - record.timestamp < BELIEVABLE:
+                time = record.timestamp
+            if isinstance(item, Packet):
+                last[item.key] = record.offset
+            queued.append(Queued(time, record.size, item))
+        for key, offset in last.items():
+            self._cursor.note(partition, key, offset)
+        return queued
 
     def _refusal(self, refused: Refused) -> SourceError:
         return SourceError(f"{self.name}: expected the broker to give records, found {refused}")
