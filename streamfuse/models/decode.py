@@ -204,7 +204,8 @@ def _opencv_pixels(data: bytes, flag: int, name: str) -> NDArray[np.uint8]:
 def _from_float(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     if not np.isfinite(samples).all():
         raise UndecodablePayload("expected samples from -1 to 1 in f32le, found some that are no number; is the sound encoded otherwise?")
-    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
+    whole = np.clip(samples, -1, 1)  # first: times 32768, the greatest floats are none any more
+    return np.clip(np.rint(whole * 32768), -32768, 32767).astype(np.int16)
 
 
 def _without_padding(audio: Audio, duration: int) -> Audio:
