@@ -15,7 +15,7 @@ exit codes:
   0    done                                  5    a source can't be read
   1    an unexpected error                   6    a sink can't be written (disk full, topic refused)
   2    wrong use of the command line         7    stopping took longer than pipeline.drain_timeout
-  3    the config is wrong                   8    more dead letters than dead_letters.max_share
+  3    the config or its topics are wrong    8    more dead letters than dead_letters.max_share
   4    the model bundle is not usable        130, 143   ended at once by a second SIGINT, SIGTERM
 """
 
@@ -118,6 +118,18 @@ def _schema(options: argparse.Namespace) -> int:
     return print_schema(options.what, options.config, options.format)
 
 
+def _topics_check(options: argparse.Namespace) -> int:
+    from streamfuse.topics_command import check
+
+    return check(options.config)
+
+
+def _topics_create(options: argparse.Namespace) -> int:
+    from streamfuse.topics_command import create
+
+    return create(options.config, options.partitions, options.replication, options.retention, options.dry_run)
+
+
 def _sim(options: argparse.Namespace) -> int:
     from streamfuse.simulate import simulate
 
@@ -188,6 +200,19 @@ def _parser() -> argparse.ArgumentParser:
     schema.add_argument("config", type=Path, nargs="?", help="asyncapi: the config whose topics are wanted (default: an example)")
     schema.add_argument("--format", choices=["json", "yaml"], default=None, help="default: asyncapi as yaml, the others as json")
     schema.set_defaults(run=_schema)
+
+    topics = commands.add_parser("topics", help="compare Kafka's topics with those that a config needs", description=_topics_help)
+    deeds = topics.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
+    compare = deeds.add_parser("check", help="say what is missing or does not fit", description=_topics_check_help, formatter_class=raw)
+    compare.add_argument("config", type=Path, help="a YAML file")
+    compare.set_defaults(run=_topics_check)
+    create = deeds.add_parser("create", help="create what is missing", description=_topics_create_help, formatter_class=raw)
+    create.add_argument("config", type=Path, help="a YAML file")
+    create.add_argument("--partitions", type=_positive, default=None, help="of new topics (default: topics.partitions, or the brokers')")
+    create.add_argument("--replication", type=_positive, default=None, help="replicas of each partition (default: the brokers')")
+    create.add_argument("--retention", default=None, metavar="DURATION", help="how long new topics keep records, such as 7d")
+    create.add_argument("--dry-run", action="store_true", help="only say what would be created")
+    create.set_defaults(run=_topics_create)
 
     sim = commands.add_parser("sim", help="publish simulated rooms, or a video file, to Kafka", description=_sim_help, formatter_class=raw)
     sim.add_argument("--bootstrap", default="localhost:9092", help="brokers, host:port (default localhost:9092)")
@@ -274,6 +299,15 @@ _schema_help = """\
   packet       JSON Schema of the headers of a packet's record (CloudEvents 1.0 in Kafka's binary mode)
   asyncapi     AsyncAPI 3.0: all topics of a config, with both of these
   config       JSON Schema of the config, for editors
+"""
+_topics_help = "Compares the topics at the brokers with those that a config reads and writes."
+_topics_check_help = """\
+Prints a table of the topics that the config reads and writes, as they are, and below it every mistake with the command that mends it.
+Exit code 3 if there is one, 5 where the brokers can't be asked.
+"""
+_topics_create_help = """\
+Creates the topics that are missing, those of a source with equal numbers of partitions. Changes none that are there: what does not fit
+is told, with exit code 3; nothing is created where the topics of a source differ in their partitions already.
 """
 _sim_help = """\
 Publishes simulated rooms (or a video file) to Kafka in the wire format, at the pace they would have, so that a daemon has

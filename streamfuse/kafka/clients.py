@@ -13,12 +13,13 @@ import anyio.to_thread
 from streamfuse.config import KafkaConnection
 from streamfuse.kafka.client import Patience
 from streamfuse.kafka.examination import examine
-from streamfuse.kafka.transport import ClientInfo, Consumer, Passing, Producer, TransactionalProducer
+from streamfuse.kafka.transport import Admin, ClientInfo, Consumer, Passing, Producer, Refused, TransactionalProducer
 from streamfuse.types import SECOND
 
 T = TypeVar("T")
 
 MODULES = {"kafka-python": "streamfuse.kafka.kafka_python", "confluent": "streamfuse.kafka.confluent"}
+ADMINS = {"kafka-python": "streamfuse.kafka.kafka_python_admin", "confluent": "streamfuse.kafka.confluent_admin"}
 MAX_RECORD_BYTES = 1024 * 1024
 
 
@@ -62,6 +63,13 @@ def make_transactional_producer(
     return producer
 
 
+def make_admin(settings: KafkaConnection) -> Admin:
+    """Like `make_consumer`."""
+    examine(settings)
+    admin: Admin = import_module(ADMINS[settings.transport]).make_admin(settings)
+    return admin
+
+
 def client_info(settings: KafkaConnection) -> ClientInfo:
     """Raises Refused where the client can't be used here."""
     info: ClientInfo = _module(settings).client_info()
@@ -85,4 +93,8 @@ async def connect(make: Callable[[], T], settings: KafkaConnection, what: str) -
 
 
 def _module(settings: KafkaConnection) -> Any:
-    return import_module(MODULES[settings.transport])
+    try:
+        return import_module(MODULES[settings.transport])
+    except ModuleNotFoundError as error:
+        package = (error.name or "").replace("_", "-")
+        raise Refused(f"expected the package {package}, found none", "pip install 'streamfuse[fast]'") from error

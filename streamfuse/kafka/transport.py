@@ -211,3 +211,42 @@ class ClientInfo:
     version: str
     crc32c: str
     """`native` where checksums cost nothing worth telling."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """A topic as it is. `replication` is that of the partition with the fewest replicas; `configs` is None where we may not read it."""
+
+    partitions: int
+    replication: int
+    configs: Mapping[str, str] | None
+
+    def config(self, name: str, otherwise: str) -> str:
+        return otherwise if self.configs is None else self.configs.get(name, otherwise)
+
+    def number(self, name: str) -> int | None:
+        text = self.config(name, "")
+        return int(text) if text.removeprefix("-").isdigit() else None
+
+
+class NewTopic(NamedTuple):
+    """A topic to be; the brokers' defaults hold for what is None and for all other configs."""
+
+    name: str
+    partitions: int | None
+    replication: int | None
+    configs: Mapping[str, str]
+
+
+class Admin(Protocol):
+    """Looks at topics and makes new ones. Its calls return within seconds or raise Passing; they raise Refused where a right is missing."""
+
+    def describe(self, topics: Iterable[str]) -> dict[str, TopicDescription]:
+        """Those of them that are there."""
+        ...
+
+    def create(self, topics: Sequence[NewTopic]) -> None:
+        """Returns when they can be described. Passes over those that are there already."""
+        ...
+
+    def close(self) -> None: ...
