@@ -449,9 +449,16 @@ def test_a_decoded_packet_keeps_its_record_and_says_nothing_of_it() -> None:
     assert "original" not in repr(one)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_mutated_records_crash_nothing_and_each_refused_one_has_its_letter(seed: int) -> None:
-    verdict = in_memory(2_000, seed)
+@pytest.mark.parametrize(
+    ("policy", "windows"),
+    [
+        ("reanchor", {"type": "sliding", "size": "1s", "hop": "500ms"}),
+        ("quarantine", {"type": "session", "gap": "1s"}),
+        ("trust", {"type": "anchored", "primary": "video", "tolerance": "100ms"}),
+    ],
+)
+def test_mutated_records_crash_nothing_and_each_refused_one_has_its_letter(policy: str, windows: dict[str, str]) -> None:
+    verdict = in_memory(2_000, 7, clock={"policy": policy}, windows=windows)
     assert sum(verdict.outcomes.values()) == 2_000
     assert {stage for stage, _ in verdict.letters} == {"decode", "synchronize", "prepare"}
 
