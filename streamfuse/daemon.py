@@ -24,6 +24,7 @@ from streamfuse.notify import notify
 from streamfuse.sinks.dead_letters import DeadLetters
 from streamfuse.sinks.jsonl import LossWriter
 from streamfuse.sync import Synchronizer
+from streamfuse.topic_uses import topic_uses
 from streamfuse.topics import Topics
 from streamfuse.types import SECOND, Loss
 from streamfuse.web.server import serve
@@ -88,6 +89,10 @@ class Daemon:
         notify("STATUS=opening sources and sinks")
         if self.config.losses is not None:
             self._losses = await stack.enter_async_context(LossWriter(self.config.losses))
+        if self.config.topics.at_start == "create" and any(use.brokers for use in topic_uses(self.config)):
+            from streamfuse.kafka.creation import create_topics  # a daemon without Kafka needs no Kafka
+
+            await create_topics(self.config)
         await stack.enter_async_context(self.dead_letters)
         for sink in self.sinks:
             await stack.enter_async_context(sink)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 DEFAULT_PORT = 9092
 FIRST_DELAY = 0.25
@@ -10,6 +11,15 @@ LONGEST_DELAY = 5.0  # seconds between two attempts
 CLIENT_ID = "streamfuse"
 
 log = logging.getLogger(__name__)
+
+
+def missing(topics: Sequence[str], bootstrap: str) -> str:
+    """What to say of topics that are not there, with the commands that create them."""
+    named = f"topic{'s' if len(topics) > 1 else ''} {', '.join(topics)}"
+    return (
+        f"expected {named} at {bootstrap}, found none; `streamfuse topics create CONFIG` creates what a config needs, or"
+        f" kafka-topics.sh --bootstrap-server {bootstrap} --create --topic {topics[0]}, or the daemon itself with `topics: create`"
+    )
 
 
 class Patience:

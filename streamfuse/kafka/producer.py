@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from streamfuse.config import KafkaConnection
 from streamfuse.errors import SinkError
-from streamfuse.kafka.client import Patience
+from streamfuse.kafka.client import Patience, missing
 from streamfuse.kafka.clients import MAX_RECORD_BYTES, connect, make_producer
 from streamfuse.kafka.transport import Outgoing, Passing, Producer, Refused, TransportError
 
@@ -95,7 +95,7 @@ class RecordProducer:
         patience = Patience(f"{self._what} looks for its topics")
         for topic in self._topics:
             while True:
-                cause = f"expected topic {topic}, found none; create it with kafka-topics.sh --create --topic {topic}"
+                cause = missing([topic], self._settings.bootstrap)
                 try:
                     if await anyio.to_thread.run_sync(producer.count, topic):
                         break

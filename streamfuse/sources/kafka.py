@@ -17,7 +17,7 @@ from streamfuse.codecs import RecordDecoder, parse_time
 from streamfuse.config import KafkaSourceSettings
 from streamfuse.errors import ConfigError, InvalidRecord, Problem, SourceError
 from streamfuse.interfaces import Clock
-from streamfuse.kafka.client import Patience
+from streamfuse.kafka.client import Patience, missing
 from streamfuse.kafka.clients import Reading, connect, make_consumer
 from streamfuse.kafka.cursor import KafkaCursor
 from streamfuse.kafka.exactly_once import Offer
@@ -218,7 +218,7 @@ class KafkaSource:
                     require_equal_counts(counts)
                     patience.over()
                     return
-                cause = f"expected topic {absent[0]}, found none; create it with kafka-topics.sh --create --topic {absent[0]}"
+                cause = missing(absent, self._settings.bootstrap)
             await anyio.sleep(patience.delay(cause))
 
     async def _has_watermarks_topic(self) -> bool:
