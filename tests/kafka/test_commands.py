@@ -19,7 +19,7 @@ from kafka import KafkaConsumer, TopicPartition
 from streamfuse.codecs import Record, RecordDecoder, format_time, prediction_from_json, prediction_to_json
 from streamfuse.types import MILLISECOND, SECOND, Packet
 from tests.kafka.broker import Broker
-from tests.kafka.test_subscribe import committed, prediction, publish
+from tests.kafka.test_subscribe import committed, make_topic, prediction, publish
 from tests.running import PATIENCE, Running, free_port
 from tests.sources.clips import Clip, write
 
@@ -159,7 +159,7 @@ def test_subscribe_names_a_topic_that_is_not_there(broker: Broker, unique: str, 
 
 
 def test_subscribe_prints_each_windows_latest_revision_once_or_every_record(broker: Broker, unique: str) -> None:
-    broker.create_topic(unique)
+    make_topic(broker, unique)
     published = [prediction(0), prediction(0, 1), prediction(0), prediction(0, 1), prediction(1)]
     publish(broker, unique, published)
     tail = ("subscribe", "--bootstrap", broker.bootstrap, "--topic", unique, "--from-start", "--json")
@@ -170,7 +170,7 @@ def test_subscribe_prints_each_windows_latest_revision_once_or_every_record(brok
 
 
 def test_subscribe_goes_on_where_its_group_stopped(broker: Broker, unique: str) -> None:
-    broker.create_topic(unique)
+    make_topic(broker, unique)
     publish(broker, unique, [prediction(number) for number in range(5)])
     tail = ("subscribe", "--bootstrap", broker.bootstrap, "--topic", unique, "--group", unique, "--from-start", "--json", "--count", 2)
     for expected in ([0, 1], [2, 3]):
@@ -180,7 +180,7 @@ def test_subscribe_goes_on_where_its_group_stopped(broker: Broker, unique: str) 
 
 
 def test_subscribe_begins_at_a_time(broker: Broker, unique: str) -> None:
-    broker.create_topic(unique)
+    make_topic(broker, unique)
     publish(broker, unique, [prediction(number) for number in range(5)])
     at = format_time(prediction(3).produced_at)
     ran = streamfuse("subscribe", "--bootstrap", broker.bootstrap, "--topic", unique, "--since", at, "--json", "--count", 2)
@@ -188,7 +188,7 @@ def test_subscribe_begins_at_a_time(broker: Broker, unique: str) -> None:
 
 
 def test_subscribe_takes_the_sink_of_a_daemons_config_and_the_environment(broker: Broker, unique: str, tmp_path: Path) -> None:
-    broker.create_topic(unique)
+    make_topic(broker, unique)
     publish(broker, unique, [prediction(0)])
     config = tmp_path / "daemon.yaml"
     config.write_text(f"sinks:\n  - type: jsonl\n  - {{type: kafka, topic: {unique}, bootstrap: 'nowhere:1'}}\n")
@@ -203,7 +203,7 @@ def test_subscribe_takes_the_sink_of_a_daemons_config_and_the_environment(broker
 
 
 def test_subscribe_commits_when_it_is_terminated(broker: Broker, unique: str) -> None:
-    broker.create_topic(unique)
+    make_topic(broker, unique)
     publish(broker, unique, [prediction(number) for number in range(5)])
     arguments = ("--bootstrap", broker.bootstrap, "--topic", unique, "--group", unique, "--from-start")
     command = [sys.executable, "-m", "streamfuse", "subscribe", *arguments]

@@ -18,7 +18,7 @@ import pytest
 from streamfuse.codecs import prediction_to_json
 from streamfuse.types import Prediction
 from tests.kafka.broker import Broker
-from tests.kafka.test_subscribe import committed, prediction, publish
+from tests.kafka.test_subscribe import committed, make_topic, prediction, publish
 from tests.kafka.traffic import PATIENCE
 
 pytestmark = pytest.mark.kafka
@@ -42,7 +42,7 @@ LATEST = [PUBLISHED[number] for number in (0, 1, 2, 6)]
 @pytest.fixture(scope="module")
 def predictions(broker: Broker) -> str:
     """The topic that the README reads, with repeats and revisions in it."""
-    broker.create_topic("predictions")
+    make_topic(broker, "predictions")
     publish(broker, "predictions", PUBLISHED)
     return broker.bootstrap
 

@@ -39,9 +39,13 @@ def transport(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+def make_topic(broker: Broker, name: str, partitions: int = 1) -> None:
+    broker.create_topic(name, partitions, {"retention.ms": "-1"})  # the predictions are of a day long ago
+
+
 @pytest.fixture
 def topic(broker: Broker, unique: str) -> str:
-    broker.create_topic(unique, 2)
+    make_topic(broker, unique, 2)
     return unique
 
 
@@ -184,7 +188,7 @@ async def test_repeats_that_straddle_a_restart_are_dropped(broker: Broker, topic
 
 
 async def test_what_is_remembered_is_bounded_after_a_restart_too(broker: Broker, unique: str, transport: Any) -> None:
-    broker.create_topic(unique)
+    make_topic(broker, unique)
     publish(broker, unique, [prediction(number) for number in range(5)])
 
     def subscribe() -> Subscription:
@@ -380,7 +384,7 @@ async def test_a_topic_that_is_not_there_is_waited_for(
 
         async def make_topic() -> None:
             await until(lambda: f"there is no topic {unique} yet" in caplog.text)
-            await anyio.to_thread.run_sync(broker.create_topic, unique)
+            await anyio.to_thread.run_sync(make_topic, broker, unique)
             await anyio.to_thread.run_sync(publish, broker, unique, [prediction(0)])
 
         tasks.start_soon(make_topic)
@@ -397,7 +401,7 @@ async def test_a_broker_that_goes_away_is_waited_for(own_broker: Broker, transpo
         async def start_broker() -> None:
             await until(lambda: "attempt 1 failed, trying on" in caplog.text)
             await anyio.to_thread.run_sync(own_broker.start)
-            await anyio.to_thread.run_sync(own_broker.create_topic, "t")
+            await anyio.to_thread.run_sync(make_topic, own_broker, "t")
             await anyio.to_thread.run_sync(publish, own_broker, "t", [prediction(0), prediction(1)])
 
         tasks.start_soon(start_broker)

@@ -14,7 +14,7 @@ import streamfuse
 from streamfuse.errors import SourceError
 from tests.kafka.broker import free_ports
 from tests.kafka.secure import PASSWORD, SecureBroker
-from tests.kafka.test_subscribe import prediction, publish, take
+from tests.kafka.test_subscribe import make_topic, prediction, publish, take
 from tests.kafka.traffic import PATIENCE
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.anyio]
@@ -26,7 +26,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
     (port,) = free_ports(1)
     with SecureBroker(Path(os.environ["STREAMFUSE_KAFKA_HOME"]), tmp_path_factory.mktemp("secure"), port) as broker:
         for topic in ("predictions", "private"):
-            broker.create_topic(topic)
+            make_topic(broker, topic)
             publish(broker, topic, [prediction(0)])
         broker.set_password("reader")
         broker.allow("reader", "topic", "predictions", ["read"])
