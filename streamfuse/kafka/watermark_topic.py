@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from streamfuse.codecs import WireRecord
+from streamfuse.config import KafkaConnection
 from streamfuse.errors import InvalidRecord
-from streamfuse.kafka.transport import Consumer, Outgoing, Partition, Passing, Refused
+from streamfuse.kafka.clients import make_admin
+from streamfuse.kafka.transport import Consumer, NewTopic, Outgoing, Partition, Passing, Refused
 from streamfuse.kafka.watermark_log import LogRecord, WatermarkLog, version_of
 
 PATIENCE = 10.0  # seconds for the broker to show what was committed; a transaction's end reaches each partition a little later
@@ -17,6 +19,15 @@ POLL = 0.1
 def outgoing(topic: str, records: Sequence[tuple[int, LogRecord]], now: int) -> list[Outgoing]:
     """The records of partition numbers as they go into the topic; `now` in ns UTC."""
     return [Outgoing(topic, WireRecord(record.key, record.value, (), now), number) for number, record in records]
+
+
+def create(settings: KafkaConnection, topic: str, partitions: int) -> None:
+    """Makes the topic, where it is not there yet; the brokers' defaults hold for its replication. Blocks; raises Passing and Refused."""
+    admin = make_admin(settings)
+    try:
+        admin.create([NewTopic(topic, partitions, None, {"cleanup.policy": "compact"})])
+    finally:
+        admin.close()
 
 
 def read_watermarks(make: Callable[[], Consumer], topic: str, versions: Mapping[int, int]) -> dict[int, WatermarkLog]:

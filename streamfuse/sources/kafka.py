@@ -7,6 +7,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self, cast
 
@@ -26,7 +27,7 @@ from streamfuse.kafka.poller import Delivery, Poller, Start, require_equal_count
 from streamfuse.kafka.producer import RecordProducer
 from streamfuse.kafka.transport import Committed, Consumer, Partition, Passing, Refused
 from streamfuse.kafka.watermark_log import WatermarkLog
-from streamfuse.kafka.watermark_topic import outgoing, read_watermarks
+from streamfuse.kafka.watermark_topic import create, outgoing, read_watermarks
 from streamfuse.sources.formats import formats_of
 from streamfuse.types import SECOND, Cursor, Item, Packet, Record, Resume, Revoke
 
@@ -222,12 +223,28 @@ class KafkaSource:
             await anyio.sleep(patience.delay(cause))
 
     async def _has_watermarks_topic(self) -> bool:
-        """Looked for once: where there is none, and there was no right to create it, the cursor tells what that means."""
+        """Looked for once, and created. Where it is not there and may not be created, the cursor tells what that means."""
         if self._looked_for_watermarks_topic:
             return False
         self._looked_for_watermarks_topic = True
-        counts = await asyncio.wrap_future(self._open.ask(lambda consumer: consumer.counts([self._watermarks_topic, *self._topics])))
-        return counts[self._watermarks_topic] >= counts[self._topics[0]]
+        topic, some = self._watermarks_topic, self._topics[0]
+        patience = Patience(f"{self.name} looks for its topic {topic}")
+        while True:
+            try:
+                counts = await asyncio.wrap_future(self._open.ask(lambda consumer: consumer.counts([topic, some])))
+                if not counts[topic]:
+                    log.info("%s: the watermarks of all keys are too long for Kafka's commit metadata; creating topic %s", self.name, topic)
+                    await anyio.to_thread.run_sync(partial(create, self._settings, topic, counts[some]))
+                elif counts[topic] < counts[some]:
+                    log.warning("%s: expected topic %s with %d partitions, found %d", self.name, topic, counts[some], counts[topic])
+                    return False
+            except Passing as error:
+                await anyio.sleep(patience.delay(str(error)))
+            except Refused as error:
+                log.warning("%s: expected topic %s for watermarks, found none, and could not create it: %s", self.name, topic, error)
+                return False
+            else:
+                return True
 
     async def _open_watermarks(self) -> RecordProducer:
         if self._watermarks is None:

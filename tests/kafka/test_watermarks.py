@@ -1,0 +1,39 @@
+"""Watermarks of more keys than Kafka's commit metadata holds, on a real broker."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamfuse.config import KafkaConnection
+from streamfuse.kafka.clients import make_admin
+from streamfuse.types import SECOND, Cursor, Offsets
+from tests.kafka.broker import Broker
+from tests.kafka.traffic import Reading, produce, source_of
+
+pytestmark = [pytest.mark.kafka, pytest.mark.anyio]
+
+KEYS = 1500
+
+
+def marks(of: int) -> dict[str, int | None]:
+    return {f"room-{n * 7919:x}": 1_777_636_800 * SECOND + n * 123_456_789 + of for n in range(KEYS)}
+
+
+async def test_the_watermarks_of_many_keys_come_back_from_their_topic(broker: Broker, unique: str) -> None:
+    broker.create_topic(unique)
+    produce(broker, unique, ["one", "two"])
+    for life in range(3):
+        async with source_of(broker, {"text": unique}, unique) as source:
+            reading = Reading(source)
+            await reading.packets(1)
+            if life:
+                (resumed,) = reading.resumed
+                assert resumed.watermarks == marks(life - 1)
+            await source.commit(Cursor({f"{unique}/0": Offsets(1, 1)}, marks(life)))
+            await source.commit(Cursor({f"{unique}/0": Offsets(1, 1)}, marks(life)))
+    admin = make_admin(KafkaConnection(bootstrap=broker.bootstrap))
+    try:
+        described = admin.describe([f"{unique}-watermarks"])[f"{unique}-watermarks"]
+    finally:
+        admin.close()
+    assert described.config("cleanup.policy", "") == "compact"
