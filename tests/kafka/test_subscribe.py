@@ -382,12 +382,12 @@ async def test_a_topic_that_is_not_there_is_waited_for(
     predictions = streamfuse.subscribe(broker.bootstrap, topic=unique, start="earliest", transport=transport)
     async with anyio.create_task_group() as tasks:
 
-        async def make_topic() -> None:
+        async def publish_at_last() -> None:
             await until(lambda: f"there is no topic {unique} yet" in caplog.text)
             await anyio.to_thread.run_sync(make_topic, broker, unique)
             await anyio.to_thread.run_sync(publish, broker, unique, [prediction(0)])
 
-        tasks.start_soon(make_topic)
+        tasks.start_soon(publish_at_last)
         assert await take(predictions, 1) == [prediction(0)]
     await predictions.aclose()
 
