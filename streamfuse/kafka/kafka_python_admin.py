@@ -36,7 +36,6 @@ class KafkaPythonAdmin:
 
         options = {name: value for name, value in connection_options(settings).items() if name in KafkaAdminClient.DEFAULT_CONFIG}
         options |= {"request_timeout_ms": int(REQUEST * 1000), "kafka_client": client}
-        del options["metrics_enabled"]  # it knows no such option
         try:
             with _translated():
                 self._admin = KafkaAdminClient(**options)
