@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from streamfuse.clock import SystemClock
 from streamfuse.config import KafkaConnection
-from streamfuse.kafka.clients import make_admin
-from streamfuse.types import SECOND, Cursor, Offsets
+from streamfuse.kafka.clients import make_admin, make_transactional_producer
+from streamfuse.kafka.exactly_once import ExactlyOnce
+from streamfuse.metrics import Metrics
+from streamfuse.subscription import subscribe
+from streamfuse.testing import predict
+from streamfuse.types import SECOND, Cursor, Emitted, Offsets, Window
 from tests.kafka.broker import Broker
 from tests.kafka.traffic import Reading, produce, source_of
 
@@ -37,3 +42,32 @@ async def test_the_watermarks_of_many_keys_come_back_from_their_topic(broker: Br
     finally:
         admin.close()
     assert described.config("cleanup.policy", "") == "compact"
+
+
+async def test_with_exactly_once_they_are_written_in_the_transaction(broker: Broker, unique: str) -> None:
+    broker.create_topic(unique)
+    broker.create_topic(f"{unique}-predictions")
+    produce(broker, unique, ["one", "two"])
+    settings = KafkaConnection(bootstrap=broker.bootstrap)
+    for life in range(3):
+        async with (
+            source_of(broker, {"text": unique}, unique) as source,
+            ExactlyOnce(
+                source,
+                [f"{unique}-predictions"],
+                lambda: make_transactional_producer(settings, unique, 10 * SECOND),
+                SystemClock(),
+                Metrics(),
+            ) as delivery,
+        ):
+            reading = Reading(source)
+            (packet, *_) = await reading.packets(1)
+            if life:
+                (resumed,) = reading.resumed
+                assert resumed.watermarks == marks(life - 1)
+            cursor = Cursor({f"{unique}/0": Offsets(1, 1)}, marks(life))
+            window = Window(packet.key, life, life + 1, {"text": (packet,)}, cursor=cursor)
+            await delivery.publish([Emitted(window, (len(reading.revoked),))], [predict(window)])
+            await delivery.commit()
+    async with subscribe(settings, topic=f"{unique}-predictions", start="earliest") as predictions:
+        assert [(await anext(predictions)).start for _ in range(3)] == [0, 1, 2]
