@@ -31,6 +31,7 @@ from streamfuse.config import KafkaConnection
 from streamfuse.kafka.client import CLIENT_ID, LONGEST_DELAY
 from streamfuse.kafka.clients import Reading
 from streamfuse.kafka.examination import Watch, examine, sasl_options
+from streamfuse.kafka.header_names import read_any_header_name
 from streamfuse.kafka.security import Kind, Rights, key_password, uses_password, uses_tls
 from streamfuse.kafka.transport import (
     ClientInfo,
@@ -83,6 +84,7 @@ def client_info() -> ClientInfo:
 
 def make_consumer(settings: KafkaConnection, reading: Reading) -> KafkaPythonConsumer:
     client_info()
+    read_any_header_name()
     return KafkaPythonConsumer(settings, reading)
 
 
