@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -64,41 +64,36 @@ def tls_context(settings: KafkaConnection) -> ssl.SSLContext:
 
 
 class Rights:
-    """What a client does at the brokers, so that it can say which right it lacks. `topics` are those that it has used so far."""
+    """What a client does at the brokers, so that it can say which right it lacks. `topics` and `group` are what it has used so far."""
 
     def __init__(
         self, settings: KafkaConnection, operation: Literal["Read", "Write"], group: str | None = None, transactional_id: str | None = None
     ) -> None:
         self.topics: set[str] = set()
+        self.group = group
         self._settings = settings
         self._operation = operation
-        self._group = group
         self._transactional_id = transactional_id or ""
 
     def lacking(self, kind: Kind, names: Iterable[str] = ()) -> Refused:
         """The refusal that names the right and how to grant it. `names` are the topics, where they are known; else it may be any."""
-        operation, verb = {
-            "topic": (self._operation, "read" if self._operation == "Read" else "write to"),
-            "group": ("Read", "be a member of"),
-            "transactional-id": ("Write", "use"),
-            "cluster": ("IdempotentWrite", "write to"),
-        }[kind]
-        named = {
-            "topic": sorted(set(names) & self.topics or self.topics or names),
-            "group": [self._group or ""],
-            "transactional-id": [self._transactional_id],
-            "cluster": [],
-        }[kind]
-        options = " ".join(f"--{kind} {name}" for name in named) or "--cluster"
-        if kind == "transactional-id" and (
-            prefix := self._transactional_id.rpartition("-")[0]
-        ):  # what follows may be another the next time
-            options = f"--{kind} {prefix}- --resource-pattern-type prefixed"
-        what = f"{kind.replace('-', ' ')}{'s' if len(named) > 1 else ''} {', '.join(named)}".rstrip()
-        return Refused(
-            f"{self._user} has no right to {verb} the {what}",
-            f"grant it: kafka-acls.sh --add --allow-principal '{self._user}' --operation {operation} {options}",
-        )
+        if kind == "group":
+            return self._refused("be a member of the group", [self.group or ""], "Read", f"--group {self.group}")
+        if kind == "transactional-id":
+            name = self._transactional_id
+            prefix = name.rpartition("-")[0]  # what follows may be another the next time
+            option = f"--transactional-id {prefix}- --resource-pattern-type prefixed" if prefix else f"--transactional-id {name}"
+            return self._refused("use the transactional id", [name], "Write", option)
+        topics = sorted(set(names) & self.topics or self.topics or names)
+        options = " ".join(f"--topic {topic}" for topic in topics)
+        if kind == "cluster":  # who may write to no topic may not even begin
+            options += " (before Kafka 3.0 also --operation IdempotentWrite --cluster)"
+        verb = "read" if self._operation == "Read" else "write to"
+        return self._refused(f"{verb} the topic{'s' if len(topics) > 1 else ''}", topics, self._operation, options)
+
+    def _refused(self, doing: str, names: Sequence[str], operation: str, options: str) -> Refused:
+        grant = f"kafka-acls.sh --add --allow-principal '{self._user}' --operation {operation} {options}"
+        return Refused(f"{self._user} has no right to {doing} {', '.join(names)}", f"grant it: {grant}")
 
     @property
     def _user(self) -> str:

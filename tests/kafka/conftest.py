@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from kafka.net.inet import KafkaNetSocket
+from kafka.net.transport import KafkaSSLTransport
 
 from tests.kafka.broker import Broker
+from tests.kafka.secure import SecureBroker
 
 _numbers = count()
 
@@ -21,6 +23,13 @@ _numbers = count()
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """Shared: leave it running as you found it."""
     with Broker(Path(os.environ["STREAMFUSE_KAFKA_HOME"]), tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def secure_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
+    """Shared as well: use names of your own for users, topics and groups."""
+    with SecureBroker(Path(os.environ["STREAMFUSE_KAFKA_HOME"]), tmp_path_factory.mktemp("secure")) as broker:
         yield broker
 
 
@@ -36,7 +45,17 @@ def closed_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
             sock.close()  # kafka-python leaves it to the garbage collector, which warns in whichever test it runs
             raise
 
+    handshake = KafkaSSLTransport.handshake
+
+    async def handshake_or_close(self: KafkaSSLTransport) -> None:
+        try:
+            await handshake(self)
+        except BaseException:
+            self._sock.close()
+            raise
+
     monkeypatch.setattr(KafkaNetSocket, "sock_connect", connect_or_close)
+    monkeypatch.setattr(KafkaSSLTransport, "handshake", handshake_or_close)
 
 
 @pytest.fixture

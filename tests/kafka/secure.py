@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import TracebackType
 
 import trustme
 from cryptography.hazmat.primitives.serialization import (
@@ -29,6 +31,7 @@ from kafka.admin import (
 )
 
 from tests.kafka.broker import Broker, free_ports
+from tests.kafka.proxy import Proxy
 
 PASSWORD = "rubber-duck-4711"  # of everybody who does the right thing
 KEY_PASSWORD = "paper-boat-0815"
@@ -39,6 +42,8 @@ PROPERTIES = {
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,PROXIED:SASL_SSL,OPEN:SASL_PLAINTEXT,"
     "MUTUAL:SSL,EXPIRED:SSL,ELSEWHERE:SSL",
     "sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512,PLAIN",
+    "broker.session.timeout.ms": "3000",  # after a kill, the controller holds it for alive for so long
+    "broker.heartbeat.interval.ms": "500",
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "super.users": "User:ANONYMOUS",  # who comes by the plaintext listener
     "listener.name.open.sasl.enabled.mechanisms": "SCRAM-SHA-512",
@@ -91,11 +96,14 @@ class SecureBroker(Broker):
     """`bootstrap` is for tests alone: plaintext, and everything is allowed there.
 
     `secure` (TLS, SASL), `mutual` (TLS with client certificates), `open` (SASL SCRAM-SHA-512 without TLS), `expired` and `elsewhere` (TLS,
-    with an expired certificate and with that of another host) are for the clients under test. `proxied` is as `secure`, but clients are
-    told to find it at the port `proxy`.
+    with an expired certificate and with that of another host) are for the clients under test. `proxied` is as `secure`, with `proxy` in
+    between, whose target `behind_proxy` is.
     """
 
-    def __init__(self, home: Path, folder: Path, proxy: int) -> None:
+    def __init__(self, home: Path, folder: Path, proxy: int = 0) -> None:
+        """Clients of `proxied` are told to find it at the port `proxy`, at its own proxy where not given."""
+        self._stack = ExitStack()
+        self.proxy = self._stack.enter_context(Proxy())
         self.certificates = Certificates(folder / "certificates")
         controller, secure, self.behind_proxy, open_, mutual, expired, elsewhere = free_ports(7)
         ports = {
@@ -109,7 +117,8 @@ class SecureBroker(Broker):
         self.secure, self.open, self.mutual, self.expired, self.elsewhere = (
             f"localhost:{port}" for port in (secure, open_, mutual, expired, elsewhere)
         )
-        self.proxied = f"localhost:{proxy}"
+        self.proxied = f"localhost:{proxy or self.proxy.port}"
+        self.proxy.target = self.behind_proxy
         store = dict.fromkeys(("SECURE", "PROXIED", "MUTUAL"), self.certificates.broker)
         store |= {"EXPIRED": self.certificates.expired, "ELSEWHERE": self.certificates.elsewhere}
         properties = dict(PROPERTIES)
@@ -136,6 +145,10 @@ class SecureBroker(Broker):
         properties["advertised.listeners"] = ",".join(f"{name}://{address}" for name, address in advertised.items())
         with self._properties.open("a") as properties_file:  # of two lines for a property the last counts
             properties_file.writelines(f"{name}={value}\n" for name, value in properties.items())
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        super().__exit__(kind, error, trace)
+        self._stack.close()
 
     def set_password(self, user: str, password: str = PASSWORD) -> None:
         """Makes the user where there is none, for both SCRAM mechanisms."""
