@@ -65,9 +65,9 @@ def subscribe(
     every record comes.
 
     With a `group` it resumes where the group stopped, and several members share the topic's partitions. A prediction is processed when the
-    next one is asked for, and only then committed: every second, at the close, and by `commit`. So a crash repeats at most the
-    predictions of the last second and the one in hand; so does a partition that moves to another member. To recognize repeats of what came before a restart, up to `remember` records
-    before the group's place are read again, silently.
+    next one is asked for, and only then committed: every second, at the close, and by `commit`. So a crash repeats at most the predictions
+    of the last second and the one in hand, and so does a partition that moves to another member. To recognize repeats of what came before
+    a restart, up to `remember` records before the group's place are read again, silently.
 
     `start` is where to begin without a group, or where the group has no place yet; a time means the first prediction published at it or
     later. `read_committed=False` also reads what an exactly-once daemon has not committed yet, or has aborted. In-process topics take no
