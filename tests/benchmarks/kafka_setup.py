@@ -138,8 +138,7 @@ class Measured(NamedTuple):
 class Live:
     """Rooms that happen now: ten pictures and ten sounds a second and a text each, published as they happen; use it with `with`.
 
-    All rooms are in step, so that their windows of a second end together. Nothing happens until who is measured has its partitions: it is
-    the only group, and bears our name.
+    All rooms are in step, so that their windows of a second end together. The group of who is measured must bear our name.
     """
 
     RATE = 21
@@ -169,10 +168,13 @@ class Live:
         if self._thread.ident is not None:
             self._thread.join()
 
+    def begin(self) -> None:
+        self._thread.start()
+
     def measure(self, *processes: int, read_committed: bool = False) -> Measured:
         """Begins when all processes have partitions, lets them warm up, and measures for the seconds that were asked for."""
         until_shared(self._bootstrap, self.name, len(processes))
-        self._thread.start()
+        self.begin()
         consumer = KafkaConsumer(
             bootstrap_servers=self._bootstrap,
             auto_offset_reset="earliest",

@@ -18,11 +18,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from tests.kafka.broker import Broker
-from tests.kafka.fleet import ROOMS, Fleet, Group, Load, members_wanted, read_on
+from tests.kafka.fleet import ROOMS, Fleet, Group, Load, is_ready, members_wanted, read_on
 from tests.kafka.rooms import PARTITIONS, Place, Published
 from tests.kafka.traffic import PATIENCE
 from tests.kafka.verdict import Verdict, certain, judge, predictions
@@ -36,7 +37,8 @@ WINDOWS = {
 @dataclass(frozen=True)
 class Plan:
     """`speed` is that of the load, `early` the share of kills that do not wait until the group is at rest, `forget` the share after which
-    the group is told of the death, where it would wait for the session to time out."""
+    the group is told of the death, where it would wait for the session to time out. `static` members keep their names, so that who comes
+    back has its partitions at once."""
 
     kills: int = 100
     seed: int = 1
@@ -48,6 +50,7 @@ class Plan:
     speed: float = 3.0
     early: float = 0.2
     forget: float = 0.9
+    static: bool = False
 
 
 @dataclass
@@ -72,7 +75,7 @@ def run(plan: Plan, broker: Broker, name: str, folder: Path, tell: Callable[[str
         windows=WINDOWS[plan.windows],
         allowed_lateness=plan.lateness,
     )
-    with Published(place) as published, Group(place) as group, Fleet(folder, place.config()) as fleet:
+    with Published(place) as published, Group(place) as group, Fleet(folder, lambda slot: config_of(plan, place, slot)) as fleet:
         killer = _Killer(plan, published, group, fleet, tell)
         with Load(place, plan.seed, ROOMS, plan.speed, late=0.03, twice=0.03, pauses=plan.windows == "session") as load:
             killer.run()
@@ -90,6 +93,13 @@ def run(plan: Plan, broker: Broker, name: str, folder: Path, tell: Callable[[str
     return Outcome(verdict, violations + verdict.violations(plan.delivery), len(sent), killer.waited, time.monotonic() - began)
 
 
+def config_of(plan: Plan, place: Place, slot: int) -> dict[str, Any]:
+    config = place.config()
+    if plan.static:
+        config["sources"][0]["instance"] = f"replica-{slot}"
+    return config
+
+
 @dataclass
 class _Killer:
     plan: Plan
@@ -101,6 +111,10 @@ class _Killer:
     waited: int = 0
     """How often the dead stayed in the group until their session timed out."""
     members: dict[int, str] = field(default_factory=dict)
+    """Which of the group is in which slot, as far as it can be told."""
+    gone: set[str] = field(default_factory=set)
+    last: tuple[int, frozenset[str]] = -1, frozenset()
+    """The slot of the last kill, and the members that there were."""
 
     def run(self) -> None:
         """Returns when all kills are done and the group is at rest."""
@@ -120,10 +134,13 @@ class _Killer:
         self.fleet.kill(slot)
         self.kills += 1
         dead = self.members.pop(slot, None)
-        if forget and dead is not None:
-            self.group.forget([dead])
-        elif members.keys() - self.members.values():
-            self.waited += 1
+        self.last = slot, frozenset(members)
+        self.gone |= {dead} if dead is not None else members.keys() - self.members.values()
+        if not self.plan.static:  # else who comes back takes the place of the dead
+            if forget and dead is not None:
+                self.group.forget([dead])
+            elif members.keys() - self.members.values():
+                self.waited += 1
         self.fleet.start(slot)
 
     def _settle(self, replicas: int) -> None:
@@ -131,7 +148,11 @@ class _Killer:
         deadline = time.monotonic() + PATIENCE
         while True:
             members = self._learn()
-            if sorted(members.values()) == members_wanted(replicas, PARTITIONS):
+            if sorted(members.values()) == members_wanted(replicas, PARTITIONS) and all(map(is_ready, self.fleet.daemons)):
+                stayed = members.keys() & self.last[1]
+                survivors = self.fleet.running.keys() - self.members.keys() - {self.last[0]}
+                if len(stayed) == len(survivors) == 1:
+                    self.members[survivors.pop()] = stayed.pop()
                 return
             if self.fleet.dead() or time.monotonic() > deadline:
                 raise RuntimeError(f"expected {replicas} replicas to share the partitions, found {self.group.look()}: {self.fleet.dead()}")
@@ -141,7 +162,7 @@ class _Killer:
         """The members of the group and how many partitions each has; notes which of them is in which slot, where that can be told."""
         _, members = self.group.look()
         self.members = {slot: member for slot, member in self.members.items() if member in members}
-        new = members.keys() - self.members.values()
+        new = members.keys() - self.members.values() - self.gone
         unknown = self.fleet.running.keys() - self.members.keys()
         if len(new) == len(unknown) == 1:
             self.members[unknown.pop()] = new.pop()
@@ -183,10 +204,11 @@ def main() -> int:
             shutil.rmtree(folder)
     for violation in outcome.violations:
         print(violation)
+    names = ", members keep their names" if plan.static else f" ({outcome.waited} dead waited out)"
     print(
-        f"{plan.kills} kills of {plan.replicas} replicas in {outcome.seconds:.0f} s ({outcome.waited} dead waited out), {plan.delivery},"
-        f" {plan.windows}, lateness {plan.lateness}, {plan.transport}, seed {plan.seed}: {outcome.packets} packets,"
-        f" {outcome.verdict}: {'FAILED' if outcome.violations else 'passed'}"
+        f"{plan.kills} kills of {plan.replicas} replicas in {outcome.seconds:.0f} s{names}, {plan.delivery}, {plan.windows},"
+        f" lateness {plan.lateness}, {plan.transport}, seed {plan.seed}: {outcome.packets} packets, {outcome.verdict}:"
+        f" {'FAILED' if outcome.violations else 'passed'}"
     )
     return 1 if outcome.violations else 0
 
@@ -205,6 +227,7 @@ def _options() -> tuple[Plan, bool]:
     parser.add_argument("--speed", type=float, default=Plan.speed, help="of the load, as a multiple of real time")
     parser.add_argument("--early", type=float, default=Plan.early, help="share of kills that do not wait until the group is at rest")
     parser.add_argument("--forget", type=float, default=Plan.forget, help="share of kills of which the group is told")
+    parser.add_argument("--static", action="store_true", help="members keep their names over restarts")
     parser.add_argument("--keep", action="store_true", help="keep the folder in any case")
     options = vars(parser.parse_args())
     keep: bool = options.pop("keep")

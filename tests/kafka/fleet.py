@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from tests.running import Running
 FOR_EVER_MS = 2**31 - 1
 CHUNK = 10  # seconds of event time that are made at a time
 ROOMS = [f"room-{number}" for number in range(6)]
-QUIET = 30.0  # seconds without any new prediction after which no more are expected
+QUIET = 60.0  # seconds without any new prediction after which no more are expected
 
 
 class Load:
@@ -96,10 +96,12 @@ class Load:
 class Fleet:
     """Replicas of one daemon, each in its slot; use it with `with`, which leaves none behind."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, config: Callable[[int], Mapping[str, Any]], kind: type[Running] = Warm) -> None:
+        """`config` gives that of a slot."""
         self.running: dict[int, Running] = {}
         self._folder = folder
         self._config = config
+        self._kind = kind
         self._lives = 0
 
     def __enter__(self) -> Self:
@@ -117,7 +119,7 @@ class Fleet:
         """Does not wait until it is ready."""
         assert slot not in self.running
         self._lives += 1
-        self.running[slot] = Warm(self._folder / f"{self._lives}", self._config)
+        self.running[slot] = self._kind(self._folder / f"{self._lives}", self._config(slot))
         return self.running[slot]
 
     def kill(self, slot: int) -> None:
@@ -169,6 +171,13 @@ class Group:
         self._admin.remove_group_members(self._name, [MemberToRemove(member_id=member) for member in members])
 
 
+def is_ready(daemon: Running) -> bool:
+    try:
+        return daemon.get("/readyz")[0] == 200
+    except OSError:  # it does not serve yet
+        return False
+
+
 def members_wanted(replicas: int, partitions: int) -> list[int]:
     """How many partitions of all topics each member gets by the Range assignor."""
     return sorted((partitions // replicas + (number < partitions % replicas)) * len(STREAMS) for number in range(replicas))
@@ -182,18 +191,18 @@ class Trial:
         place: Place,
         folder: Path,
         *,
-        config: Mapping[str, Any] | None = None,
+        config: Callable[[int], Mapping[str, Any]] | None = None,
         replicas: int = 1,
         speed: float = 2.0,
         seed: int = 1,
     ) -> None:
-        """`config` is of the replicas, where it is not the place's own."""
+        """`config` gives that of a slot, where it is not the place's own."""
         self.violations: list[str] = ["the trial has not come to its end"]
         self.windows = 0
         self._place = place
         self._replicas = replicas
         self.published = Published(place)
-        self.fleet = Fleet(folder, config or place.config())
+        self.fleet = Fleet(folder, config or (lambda slot: place.config()))
         self.load = Load(place, seed, ROOMS, speed, late=0.03, twice=0.03)
         self._stack = ExitStack()
 

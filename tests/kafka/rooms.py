@@ -71,12 +71,13 @@ class Place:
         bootstrap: str = "",
         delivery: str = "at_least_once",
         transport: str = "kafka-python",
+        partitions: int = PARTITIONS,
         predictions_on: Sequence[int] | None = None,
         **sync: object,
     ) -> Self:
         """`predictions_on` are the brokers that have the topic of predictions, where not all have it."""
         for stream in STREAMS:
-            broker.create_topic(f"{name}.{stream}", PARTITIONS, {"retention.ms": "-1"})  # the records are of a day long ago
+            broker.create_topic(f"{name}.{stream}", partitions, {"retention.ms": "-1"})  # the records are of a day long ago
         broker.create_topic(f"{name}.predictions", 1, {"message.timestamp.type": "LogAppendTime"}, predictions_on)
         return cls(broker, name, sync, bootstrap, delivery, transport)
 

@@ -50,7 +50,7 @@ def run(broker: Broker, place: Place, folder: Path, seconds: float, seed: int) -
     config = place.config()
     config["sources"][0]["session_timeout"] = "3s"  # else the group mostly waits for the dead
     outcome = Outcome([])
-    with Trial(place, folder, config=config) as trial:
+    with Trial(place, folder, config=lambda slot: config) as trial:
         liveness = _Liveness(trial.fleet)
         _storm(trial, liveness, outcome, random.Random(seed), time.monotonic() + seconds)
         trial.end()
