@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 INSTALL = $(PIP) install $(shell test -t 1 || echo --quiet) -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
+BENCHMARKS := end_to_end scaling avt120 decoding kafka_ingest kafka_latency kafka_delivery kafka_quix kafka_recovery kafka_replicas
+
 KAFKA_VERSION := 4.2.1
 KAFKA := kafka_2.13-$(KAFKA_VERSION)
 KAFKA_URL := https://archive.apache.org/dist/kafka/$(KAFKA_VERSION)/$(KAFKA).tgz
@@ -32,8 +34,8 @@ test: $(VENV)/.dev ## run the tests that this machine can run; pytest options in
 lint: $(VENV)/.dev ## ruff and mypy
 	@status=0; $(VENV)/bin/ruff check . || status=1; $(VENV)/bin/ruff format --check . || status=1; $(VENV)/bin/mypy || status=1; exit $$status
 
-bench: $(VENV)/.bench ## print the benchmarks' figures, beside Bytewax and ROS where they are installed
-	@for name in end_to_end scaling avt120; do $(VENV)/bin/python -m tests.benchmarks.$$name $(ARGS) || exit; done
+bench: $(VENV)/.bench ## print the benchmarks' figures, beside Bytewax, ROS and Quix Streams where they are installed
+	@for name in $(BENCHMARKS); do $(VENV)/bin/python -m tests.benchmarks.$$name $(ARGS) || exit; done
 
 kafka: .kafka/$(KAFKA)/bin ## fetch Apache Kafka, for the tests that need a real one (130 MB; needs Java 17)
 
@@ -53,9 +55,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@touch $(VENV)/.core $@
 
 $(VENV)/.bench: $(VENV)/.dev
-	@echo "Installing Bytewax into $(VENV), to compare with."
+	@echo "Installing Bytewax and Quix Streams into $(VENV), to compare with."
 	@$(PIP) install --quiet -c constraints.txt 'bytewax>=0.21,<0.22' || \
 		echo "Bytewax can't be installed for this Python; the benchmarks go on without it."
+	@$(PIP) install --quiet --upgrade --target $(VENV)/quix 'quixstreams>=3.28,<4' || \
+		echo "Quix Streams can't be installed for this Python; the benchmarks go on without it."
 	@touch $@
 
 # Debian and Ubuntu ship Python without ensurepip. Their archive still has pip as a wheel that anybody may download, so root is not needed.
