@@ -8,6 +8,7 @@ import sys
 from typing import Literal
 
 QUIET = 60.0  # seconds
+CLIENTS = ("kafka.", "streamfuse.kafka.confluent")
 MOST_ALIKE = 1000  # different messages that are counted
 
 
@@ -27,15 +28,15 @@ class JsonFormatter(logging.Formatter):
 
 
 class FewRepeats(logging.Filter):
-    """Passes the first, second, fourth, eighth ... of what kafka-python says alike, and begins anew after a quiet minute: while a broker is
-    away or a topic is missing it says the same ten times a second."""
+    """Passes the first, second, fourth, eighth ... of what a Kafka client says alike, and begins anew after a quiet minute: while a broker
+    is away or a topic is missing it says the same ten times a second."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said: dict[tuple[str, object], tuple[int, float]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith("kafka."):
+        if not record.name.startswith(CLIENTS):
             return True
         alike = record.name, record.msg
         count, last = self._said.get(alike, (0, 0.0))

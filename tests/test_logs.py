@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import pytest
+
 from streamfuse.logs import FewRepeats
 
 
@@ -11,9 +13,10 @@ def record(name: str, second: float, words: str = "Topic %s not found") -> loggi
     return logging.makeLogRecord({"name": name, "msg": words, "args": ("video",), "created": second})
 
 
-def test_of_what_kafka_python_repeats_fewer_and_fewer_are_passed() -> None:
+@pytest.mark.parametrize("logger", ["kafka.cluster", "streamfuse.kafka.confluent"])
+def test_of_what_a_kafka_client_repeats_fewer_and_fewer_are_passed(logger: str) -> None:
     few = FewRepeats()
-    assert [n for n in range(1, 101) if few.filter(record("kafka.cluster", n / 10))] == [1, 2, 4, 8, 16, 32, 64]
+    assert [n for n in range(1, 101) if few.filter(record(logger, n / 10))] == [1, 2, 4, 8, 16, 32, 64]
 
 
 def test_after_a_quiet_minute_it_is_told_again() -> None:
