@@ -54,6 +54,7 @@ FOR_EVER_MS = 2**31 - 1
 REQUEST_MS = 3_000
 CLOSE_MS = 3_000
 BETWEEN_LOOKS = 0.5
+END = "\0"  # of commit metadata: confluent-kafka writes it, and reads on until it finds it
 FRESH = 0.5  # seconds for which an answer to a fetch tells of the present; while all is well they come every 25 ms
 OUTDATED = (
     kafka.errors.CommitFailedError,
@@ -203,7 +204,7 @@ class KafkaPythonConsumer:
         with _translated(self._watch, self._rights):
             wanted = [TopicPartition(*partition) for partition in partitions]
             found = self._consumer._coordinator.fetch_committed_offsets(wanted, timeout_ms=REQUEST_MS)
-        return {Partition(*partition): Committed(offset.offset, offset.metadata or "") for partition, offset in found.items()}
+        return {Partition(*one): Committed(offset.offset, (offset.metadata or "").rstrip(END)) for one, offset in found.items()}
 
     def commit(self, offsets: Mapping[Partition, Committed]) -> None:
         with _translated(self._watch, self._rights):
@@ -308,6 +309,8 @@ class KafkaPythonProducer:
         self.rights = Rights(settings, "Write", transactional_id=transactional_id)
         self._producer = _make(KafkaProducer, settings, {**defaults, **options}, self.watch, self.rights)
         self.watch.on_refusal(self._producer._sender.force_close)  # what waits for an acknowledgement fails
+        if transactional_id is None:
+            _outlive_refused_records(self._producer._transaction_manager)
 
     @property
     def trouble(self) -> str:
@@ -320,11 +323,19 @@ class KafkaPythonProducer:
 
     def send(self, topic: str, record: WireRecord, done: Callable[[TransportError | None], None], partition: int | None = None) -> None:
         with _translated(self.watch, self.rights):
-            if self._producer._metadata.partitions_for_topic(topic) is None and not self.count(topic):
-                raise _missing(topic)
+            self.require(topic)
             sent = _send(self._producer, Outgoing(topic, record, partition))
         sent.add_callback(lambda _: done(None))
         sent.add_errback(lambda error: done(self.watch.refusal or _meaning(error, self.rights)))
+
+    def require(self, topic: str) -> None:
+        """Raises Refused where there is no such topic, and none comes for seconds: brokers learn of a new one a moment later."""
+        if self._producer._metadata.partitions_for_topic(topic) is None:
+            deadline = time.monotonic() + REQUEST_MS / 1000
+            while not self.count(topic):
+                if time.monotonic() >= deadline:
+                    raise _missing(topic)
+                time.sleep(0.1)
 
     def _ask(self, topics: Sequence[str]) -> None:
         """The sender's thread asks; nobody else may drive the connections of a producer."""
@@ -373,8 +384,7 @@ class KafkaPythonTransactions:
             sent = []
             try:
                 for record in records:
-                    if self._producer._metadata.partitions_for_topic(record.topic) is None and not self._made.count(record.topic):
-                        raise _missing(record.topic)
+                    self._made.require(record.topic)
                     sent.append(_send(self._producer, record))
                 if offsets:
                     member = membership if isinstance(membership, ConsumerGroupMetadata) else ConsumerGroupMetadata(group_id=group)
@@ -547,8 +557,21 @@ def _send(producer: KafkaProducer, outgoing: Outgoing) -> Any:
         raise Refused(_told(error), "correct the topic's name or the partition") from error
 
 
+def _outlive_refused_records(manager: Any) -> None:
+    """kafka-python gives up an idempotent producer, and all that is on its way, for one record that the broker refuses. Kafka's own client
+    goes on with a new epoch, and so does kafka-python after other errors."""
+    classify = manager.classify_batch_error
+
+    def classify_refused(error: Any, batch: Any, log_start_offset: int = -1) -> str:
+        found: str = classify(error, batch, log_start_offset=log_start_offset)
+        refused = found == manager.ERROR_CLASS_FATAL and type(error) not in manager._FATAL_ERRORS
+        return manager.ERROR_CLASS_NEEDS_EPOCH_BUMP if refused else found
+
+    manager.classify_batch_error = classify_refused
+
+
 def _offsets(offsets: Mapping[Partition, Committed]) -> dict[TopicPartition, OffsetAndMetadata]:
-    return {TopicPartition(*partition): OffsetAndMetadata(offset, metadata, -1) for partition, (offset, metadata) in offsets.items()}
+    return {TopicPartition(*one): OffsetAndMetadata(offset, metadata and metadata + END, -1) for one, (offset, metadata) in offsets.items()}
 
 
 def _record(fetched: Any) -> Record:

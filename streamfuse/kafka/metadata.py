@@ -1,8 +1,8 @@
 """What a committed offset carries besides itself: the offset never read so far, and the watermarks of its keys.
 
-Kafka keeps a string of up to 4,096 bytes with each committed offset. Ours is JSON `{"v":1,"s":seen,"w":{key:ns}}`; where that is too long,
-the same, compressed by zlib, in base 85 behind a `~`; and where the watermarks stand in their compacted topic, their version there in the
-place of them: `{"v":1,"s":seen,"c":version}`.
+Kafka keeps a string of up to 4,096 bytes with each committed offset, of which our clients leave 4,095. Ours is JSON
+`{"v":1,"s":seen,"w":{key:ns}}`; where that is too long, the same, compressed by zlib, in base 85 behind a `~`; and where the watermarks
+stand in their compacted topic, their version there in the place of them: `{"v":1,"s":seen,"c":version}`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from streamfuse.errors import InvalidRecord
 
-MAX_BYTES = 4096  # the broker's default, `offset.metadata.max.bytes`
+MAX_BYTES = 4095  # the broker's default, `offset.metadata.max.bytes`, less the end mark that our clients set
 MAX_KEYS = 2000  # so many never fit, whatever they are; packing more would only cost time
 _MAX_PLAIN = 512
 _MAX_INFLATED = 1024 * 1024

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from streamfuse.errors import InvalidRecord
 from streamfuse.kafka.transport import Committed
 
-MAX_METADATA = 4096
+MAX_METADATA = 4095
 _VERSION = "s1:"
 
 

@@ -49,7 +49,10 @@ class Partition(NamedTuple):
 
 
 class Committed(NamedTuple):
-    """What a group has committed for a partition: the next offset to read, and a text of up to 4,096 bytes."""
+    """What a group has committed for a partition: the next offset to read, and a text of up to 4,095 bytes.
+
+    The text comes back as it was where one of our clients has committed it; of what others have, nothing is certain but the offset.
+    """
 
     offset: int
     metadata: str
