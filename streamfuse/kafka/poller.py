@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from streamfuse.codecs import Record
 from streamfuse.errors import InvalidRecord, SourceError
@@ -80,7 +80,7 @@ class Poller:
         self._lock = threading.Lock()  # guards what follows
         self._queued: dict[Partition, int] = {}
         self._commits: deque[tuple[Mapping[Partition, Commit], Future[None]]] = deque()
-        self._questions: deque[Callable[[], None]] = deque()
+        self._questions: deque[tuple[Callable[[Consumer], Any], Future[Any]]] = deque()
         self._standing = Standing(None, {})
         self._revocations: list[frozenset[str]] = []
         self._epochs: dict[Partition, int] = {}  # from here on, the thread's own
@@ -130,17 +130,8 @@ class Poller:
     def ask(self, question: Callable[[Consumer], T]) -> Future[T]:
         """The answer of the consumer, between two polls; asked again for as long as it raises Passing."""
         future: Future[T] = Future()
-
-        def put() -> None:
-            try:
-                future.set_result(question(self._consumer))
-            except Passing:
-                raise
-            except Exception as error:
-                future.set_exception(error)
-
         with self._lock:
-            self._questions.append(put)
+            self._questions.append((question, future))
         return future
 
     def commit(self, offsets: Mapping[Partition, Commit]) -> Future[None]:
@@ -274,11 +265,14 @@ class Poller:
 
     def _answer(self) -> None:
         while self._questions:
+            question, future = self._questions[0]
             try:
-                self._questions[0]()
+                future.set_result(question(self._consumer))
             except Passing as error:
                 log.debug("%s: asked again later: %s", self._what, error)
                 return
+            except Exception as error:
+                future.set_exception(error)
             self._questions.popleft()
 
     def _commit(self) -> None:
@@ -302,8 +296,10 @@ class Poller:
     def _give_up(self) -> None:
         with self._lock:
             commits, self._commits = self._commits, deque()
-        for future in (*self._waiting, *(future for _, future in commits)):
-            future.set_exception(SourceError(f"{self._what}: expected to commit, found that polling has ended; see the log"))
+            questions, self._questions = self._questions, deque()
+        ended = SourceError(f"{self._what}: expected the broker to be asked, found that polling has ended; see the log")
+        for future in (*self._waiting, *(future for _, future in commits), *(future for _, future in questions)):
+            future.set_exception(ended)
 
 
 def require_equal_counts(counts: Mapping[str, int]) -> None:
