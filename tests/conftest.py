@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,17 @@ def anyio_backend() -> str:
 def recordings() -> Path:
     """The folder of recordings that `data` tests read."""
     return Path(os.environ["STREAMFUSE_DATA"])
+
+
+@pytest.fixture
+def logs_of_its_own() -> Iterator[None]:
+    """For tests of commands that run in this process, as they set up its logs."""
+    root, kafka = logging.getLogger(), logging.getLogger("kafka")
+    level, kafka_level, handlers = root.level, kafka.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    kafka.setLevel(kafka_level)
+    root.handlers[:] = handlers
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

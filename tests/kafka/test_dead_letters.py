@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from tests.kafka.rooms import NOON, Place, Published, contents, records
 from tests.kafka.traffic import PATIENCE
 from tests.running import Running
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("logs_of_its_own")]
 
 LARGE = 2_000_000
 
@@ -237,17 +236,6 @@ def test_mutated_records_leave_a_daemon_running_and_each_refused_one_a_letter(br
 
 
 # --- the commands ------------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True)
-def logs() -> Iterator[None]:
-    """The commands set up the logs of their process, which is ours here."""
-    root, kafka = logging.getLogger(), logging.getLogger("kafka")
-    before = root.level, kafka.level, root.handlers[:]
-    yield
-    root.setLevel(before[0])
-    kafka.setLevel(before[1])
-    root.handlers[:] = before[2]
 
 
 def streamfuse(*arguments: str) -> int:
