@@ -116,8 +116,8 @@ class _Fixes:
 
 def _missing(wanted: Wanted) -> Finding:
     if wanted.optional:
-        what = "expected for the watermarks of keys that are too many for Kafka's commit metadata, found none"
-        return Finding(wanted.name, what, "`streamfuse topics create` makes it; with few keys it is not needed", is_mistake=False)
+        what = "found none; a daemon that may create topics makes it when the watermarks of its keys are too many for a commit"
+        return Finding(wanted.name, what, "`streamfuse topics create` makes it now", is_mistake=False)
     return Finding(wanted.name, f"expected this topic ({wanted.purposes}), found none", "`streamfuse topics create` makes it")
 
 
