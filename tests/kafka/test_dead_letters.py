@@ -27,11 +27,12 @@ from tests.running import Running
 pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("logs_of_its_own")]
 
 LARGE = 2_000_000
+TRANSPORTS = ["kafka-python", "confluent"]
 
 
-def place_of(broker: Broker, name: str, letter_bytes: int = 10 * LARGE) -> Place:
+def place_of(broker: Broker, name: str, letter_bytes: int = 10 * LARGE, transport: str = "kafka-python") -> Place:
     """With a topic for dead letters of at most so many bytes, and topics that take more than brokers do by themselves."""
-    place = Place.make(broker, name)
+    place = Place.make(broker, name, transport=transport)
     for topic in place.topics.values():
         configure(broker, topic, {"max.message.bytes": str(2 * LARGE), "retention.ms": "-1"})
     broker.create_topic(f"{name}.dead", 1, {"max.message.bytes": str(letter_bytes)})
@@ -47,7 +48,8 @@ def configure(broker: Broker, topic: str, configs: Mapping[str, str]) -> None:
 
 def config(place: Place, **dead_letters: object) -> dict[str, Any]:
     settings = place.config()
-    settings["dead_letters"] = {"type": "kafka", "bootstrap": place.broker.bootstrap, "topic": f"{place.name}.dead", **dead_letters}
+    kafka = {"type": "kafka", "bootstrap": place.broker.bootstrap, "transport": place.transport}
+    settings["dead_letters"] = {**kafka, "topic": f"{place.name}.dead", **dead_letters}
     settings["sources"][0]["max_record_bytes"] = LARGE // 2
     return settings
 
@@ -113,8 +115,11 @@ def letter(topic: str, offset: int, **changed: Any) -> DeadLetter:
 
 
 @pytest.mark.slow
-def test_each_refused_record_stands_in_the_dead_letters_in_its_original_bytes(broker: Broker, unique: str, tmp_path: Path) -> None:
-    place = place_of(broker, unique)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_each_refused_record_stands_in_the_dead_letters_in_its_original_bytes(
+    broker: Broker, unique: str, tmp_path: Path, transport: str
+) -> None:
+    place = place_of(broker, unique, transport=transport)
     text, picture = Encoded(b"a word", "text/plain"), Encoded(b"\xff\xd8\xff" + b"noise" * 300, "image/jpeg")
     junk = (("", b""), ("traceparent", b"\xff\xfe\0"), ("streamfuse_dl_headers", b"99"), ("a", None), ("a", b"1"), ("a", b"2"))
     bad = {
@@ -185,8 +190,11 @@ def test_dead_letters_whose_broker_is_away_are_waited_for_and_nothing_passes_the
 
 
 @pytest.mark.slow
-def test_a_letter_that_is_too_large_for_its_topic_goes_without_its_value(broker: Broker, unique: str, tmp_path: Path) -> None:
-    place = place_of(broker, unique, letter_bytes=LARGE // 2)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_letter_that_is_too_large_for_its_topic_goes_without_its_value(
+    broker: Broker, unique: str, tmp_path: Path, transport: str
+) -> None:
+    place = place_of(broker, unique, letter_bytes=LARGE // 2, transport=transport)
     huge = wire("video", Encoded(bytes(LARGE), "image/jpeg"))
     publish(place, [(place.topics["video"], huge)])
     settings = config(place, max_share=1)
@@ -242,8 +250,16 @@ def streamfuse(*arguments: str) -> int:
     return main(arguments)
 
 
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The client that the commands use."""
+    chosen: str = request.param
+    monkeypatch.setenv("STREAMFUSE_DEAD_LETTERS__TRANSPORT", chosen)
+    return chosen
+
+
 @pytest.fixture
-def letters(broker: Broker, unique: str) -> list[DeadLetter]:
+def letters(broker: Broker, unique: str, transport: str) -> list[DeadLetter]:
     """Some that stand in the topic `unique.dead`, and the topic `unique` that they come from."""
     broker.create_topic(unique, 1, {"retention.ms": "-1"})
     broker.create_topic(f"{unique}.dead", 1, {"retention.ms": "-1"})
