@@ -461,11 +461,19 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pytho
 
 
 class _Connections(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python has no types
-    """Tells of every connection that fails. kafka-python itself tries a broker that refuses a password again without a pause."""
+    """Tells of every connection that fails. kafka-python itself tries a broker that refuses a password again without a pause, and its
+    producer spins for ever on a leader that has left the cluster: the error keeps it from reading who leads now."""
 
     def __init__(self, net: NetworkSelector, failed: Callable[[str], None], **configs: Any) -> None:
         super().__init__(net, **configs)
         self._failed = failed
+
+    def get_connection(self, node_id: Any, *arguments: Any, **named: Any) -> Any:
+        try:
+            return super().get_connection(node_id, *arguments, **named)
+        except kafka.errors.UnknownBrokerIdError:
+            self.cluster.request_update()
+            raise kafka.errors.NodeNotReadyError(node_id) from None
 
     async def _connect(self, node: Any, conn: Any, **named: Any) -> None:
         await super()._connect(node, conn, **named)
