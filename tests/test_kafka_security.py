@@ -353,6 +353,9 @@ def test_a_missing_right_is_told_with_the_command_that_grants_it() -> None:
     )
     assert str(rights.lacking("topic")).endswith("--operation Read --topic audio --topic video")
     assert "be a member of the group readers" in str(rights.lacking("group"))
+    assert str(Rights(KafkaConnection(), "Write").lacking("cluster")).startswith(
+        "User:ANONYMOUS has no right to write to any topic; grant it:"
+    )
 
 
 def test_the_right_to_a_transactional_id_is_granted_for_the_next_start_too() -> None:

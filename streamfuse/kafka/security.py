@@ -85,15 +85,16 @@ class Rights:
             option = f"--transactional-id {prefix}- --resource-pattern-type prefixed" if prefix else f"--transactional-id {name}"
             return self._refused("use the transactional id", [name], "Write", option)
         topics = sorted(set(names) & self.topics or self.topics or names)
-        options = " ".join(f"--topic {topic}" for topic in topics)
+        options = " ".join(f"--topic {topic}" for topic in topics or ["TOPIC"])
         if kind == "cluster":  # who may write to no topic may not even begin
             options += " (before Kafka 3.0 also --operation IdempotentWrite --cluster)"
         verb = "read" if self._operation == "Read" else "write to"
-        return self._refused(f"{verb} the topic{'s' if len(topics) > 1 else ''}", topics, self._operation, options)
+        what = "any topic" if not topics else f"the topic{'s' if len(topics) > 1 else ''}"
+        return self._refused(f"{verb} {what}", topics, self._operation, options)
 
     def _refused(self, doing: str, names: Sequence[str], operation: str, options: str) -> Refused:
         grant = f"kafka-acls.sh --add --allow-principal '{self._user}' --operation {operation} {options}"
-        return Refused(f"{self._user} has no right to {doing} {', '.join(names)}", f"grant it: {grant}")
+        return Refused(f"{self._user} has no right to {doing} {', '.join(names)}".rstrip(), f"grant it: {grant}")
 
     @property
     def _user(self) -> str:
