@@ -100,8 +100,7 @@ class SecureBroker(Broker):
     between, whose target `behind_proxy` is.
     """
 
-    def __init__(self, home: Path, folder: Path, proxy: int = 0) -> None:
-        """Clients of `proxied` are told to find it at the port `proxy`, at its own proxy where not given."""
+    def __init__(self, home: Path, folder: Path) -> None:
         self._stack = ExitStack()
         self.proxy = self._stack.enter_context(Proxy())
         self.certificates = Certificates(folder / "certificates")
@@ -117,7 +116,7 @@ class SecureBroker(Broker):
         self.secure, self.open, self.mutual, self.expired, self.elsewhere = (
             f"localhost:{port}" for port in (secure, open_, mutual, expired, elsewhere)
         )
-        self.proxied = f"localhost:{proxy or self.proxy.port}"
+        self.proxied = f"localhost:{self.proxy.port}"
         self.proxy.target = self.behind_proxy
         store = dict.fromkeys(("SECURE", "PROXIED", "MUTUAL"), self.certificates.broker)
         store |= {"EXPIRED": self.certificates.expired, "ELSEWHERE": self.certificates.elsewhere}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ import pytest
 
 import streamfuse
 from streamfuse.errors import SourceError
-from tests.kafka.broker import free_ports
 from tests.kafka.secure import PASSWORD, SecureBroker
 from tests.kafka.test_subscribe import make_topic, prediction, publish, take
 from tests.kafka.traffic import PATIENCE
@@ -21,17 +18,15 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.anyio]
 
 
 @pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
+def secure(secure_broker: SecureBroker) -> SecureBroker:
     """Its user `reader` may read the topic `predictions`, in a group that begins with `readers`."""
-    (port,) = free_ports(1)
-    with SecureBroker(Path(os.environ["STREAMFUSE_KAFKA_HOME"]), tmp_path_factory.mktemp("secure"), port) as broker:
-        for topic in ("predictions", "private"):
-            make_topic(broker, topic)
-            publish(broker, topic, [prediction(0)])
-        broker.set_password("reader")
-        broker.allow("reader", "topic", "predictions", ["read"])
-        broker.allow("reader", "group", "readers", ["read"], prefixed=True)
-        yield broker
+    for topic in ("predictions", "private"):
+        make_topic(secure_broker, topic)
+        publish(secure_broker, topic, [prediction(0)])
+    secure_broker.set_password("reader")
+    secure_broker.allow("reader", "topic", "predictions", ["read"])
+    secure_broker.allow("reader", "group", "readers", ["read"], prefixed=True)
+    return secure_broker
 
 
 @pytest.fixture(params=["kafka-python", "confluent"])
