@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -20,6 +21,7 @@ from streamfuse.errors import InvalidRecord, SourceError
 from streamfuse.kafka.client import Patience
 from streamfuse.kafka.cursor import Commit, Gained
 from streamfuse.kafka.metadata import decode_metadata, encode_metadata
+from streamfuse.kafka.presence import Presence
 from streamfuse.kafka.transport import Committed, Consumer, Partition, Passing, Polled, Rebalance
 from streamfuse.kafka.watermark_log import WatermarkLog
 
@@ -89,6 +91,7 @@ class Poller:
         self._waiting: list[Future[None]] = []
         self._paused: frozenset[Partition] = frozenset()
         self._lagging: frozenset[Partition] = frozenset()
+        self._presence = Presence(self._topics, what)
 
     def start(self) -> None:
         self._thread.start()
@@ -129,14 +132,14 @@ class Poller:
 
     def ask(self, question: Callable[[Consumer], T]) -> Future[T]:
         """The answer of the consumer, between two polls; asked again for as long as it raises Passing."""
-        future: Future[T] = Future()
+        future: Future[T] = _open_future()
         with self._lock:
             self._questions.append((question, future))
         return future
 
     def commit(self, offsets: Mapping[Partition, Commit]) -> Future[None]:
         """Done when they are durable, or their partitions are no longer ours. Later commits overtake earlier ones."""
-        future: Future[None] = Future()
+        future: Future[None] = _open_future()
         with self._lock:
             self._commits.append((offsets, future))
         return future
@@ -155,6 +158,7 @@ class Poller:
                     continue
                 patience.over()
                 self._settle(polled)
+                self._look()
                 self._pause_or_resume()
                 self._commit()
                 self._answer()
@@ -169,6 +173,8 @@ class Poller:
 
     def _settle(self, polled: Polled) -> None:
         lost, gained = self._rebalanced(polled.rebalances)
+        self._presence.begin(gained)
+        self._presence.hear(polled.records, time.monotonic())
         begun = self._begin(gained)
         lagging = self._consumer.lagging(self._epochs)
         if not (polled.records or lost or gained or lagging != self._lagging):
@@ -253,6 +259,13 @@ class Poller:
                     oldest,
                 )
 
+    def _look(self) -> None:
+        """Raises SourceError where a topic is gone."""
+        try:
+            self._presence.look(self._consumer.counts, time.monotonic())
+        except Passing as error:
+            log.debug("%s: can't ask for its topics now: %s", self._what, error)
+
     def _pause_or_resume(self) -> None:
         """Each partition may have its share of the room, so that one that is ahead does not keep out those that are behind."""
         with self._lock:
@@ -300,6 +313,13 @@ class Poller:
         ended = SourceError(f"{self._what}: expected the broker to be asked, found that polling has ended; see the log")
         for future in (*self._waiting, *(future for _, future in commits), *(future for _, future in questions)):
             future.set_exception(ended)
+
+
+def _open_future() -> Future[Any]:
+    """One that takes its answer even if whoever waits for it was cancelled meanwhile."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    return future
 
 
 def require_equal_counts(counts: Mapping[str, int]) -> None:

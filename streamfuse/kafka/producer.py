@@ -86,10 +86,11 @@ class RecordProducer:
                 with anyio.move_on_after(PATIENCE):
                     await asyncio.wait([future])
                     break
-                trouble = (self._producer and self._producer.trouble) or "no cause given"
+                trouble = await self._absent() or (self._producer and self._producer.trouble) or "no cause given"
                 log.warning("%s: no acknowledgement for %.0f s, trying on: %s", self._what, PATIENCE, trouble)
             if error := future.exception():
-                raise self._refusal(error) from error
+                absent = await self._absent()
+                raise (SinkError(f"{self._what}: {absent}") if absent else self._refusal(error)) from error
 
     async def _require_topics(self, producer: Producer) -> None:
         patience = Patience(f"{self._what} looks for its topics")
@@ -103,6 +104,15 @@ class RecordProducer:
                     cause = str(error)
                 await anyio.sleep(patience.delay(cause))
         patience.over()
+
+    async def _absent(self) -> str | None:
+        """What to say of topics that are gone, if there are any: clients don't, of one that they have known."""
+        producer = self._producer
+        if producer is not None:
+            with suppress(TransportError):
+                gone = [topic for topic in self._topics if not await anyio.to_thread.run_sync(producer.count, topic)]
+                return missing(gone, self._settings.bootstrap) if gone else None
+        return None
 
     def _refusal(self, error: BaseException) -> SinkError:
         return SinkError(f"{self._what}: expected the broker to take records, found {error}")

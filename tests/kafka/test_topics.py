@@ -223,3 +223,45 @@ def test_a_daemon_that_may_not_create_ends_with_the_right_that_is_missing(
     assert code == 5, said
     assert f"User:{unique} has no right to" in said
     assert PASSWORD not in said
+
+
+@pytest.mark.slow
+def test_a_topic_that_is_deleted_under_a_reading_daemon_ends_it_with_its_name(
+    broker: Broker, transport: str, unique: str, tmp_path: Path
+) -> None:
+    place = Place.make(broker, unique, transport=transport)
+    sent = records(3, ROOMS, 0, 3)
+    with Running(tmp_path / "daemon", place.config()) as daemon:
+        daemon.notified("READY=1")
+        place.publish(sent)
+        with Published(place) as published:
+            published.until_there([window.id for window in place.windows(sent)], daemon)
+        delete(broker, place.topics["text"])
+        code, said = daemon.ended()
+    assert code == 5, said
+    assert f"expected topic {unique}.text, which it was reading, found that it is gone" in said
+
+
+@pytest.mark.slow
+def test_a_topic_of_predictions_that_is_deleted_is_named_and_comes_back_after_a_restart_at_the_latest(
+    broker: Broker, transport: str, unique: str, tmp_path: Path
+) -> None:
+    place = Place.make(broker, unique, transport=transport)
+    before, after = records(3, ROOMS, 0, 3), records(4, ROOMS, 3, 3)
+    with Running(tmp_path / "first", place.config()) as daemon:
+        daemon.notified("READY=1")
+        place.publish(before)
+        with Published(place) as published:
+            published.until_there([window.id for window in place.windows(before)], daemon)
+        delete(broker, f"{unique}.predictions")
+        place.publish(after)
+        daemon.until(lambda: f"expected topic {unique}.predictions at {broker.bootstrap}, found none" in daemon.said)
+    broker.create_topic(f"{unique}.predictions")
+    with Running(tmp_path / "second", place.config()) as daemon, Published(place) as published:
+        new = {window.id for window in place.windows([*before, *after])} - {window.id for window in place.windows(before)}
+        published.until_there(new, daemon)
+
+
+def delete(broker: Broker, topic: str) -> None:
+    with broker.admin() as admin:
+        admin.delete_topics([topic])
