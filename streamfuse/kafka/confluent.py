@@ -48,8 +48,8 @@ LATEST, EARLIEST = -1, -2
 GROUP_METADATA = b"CGMDv2:"  # before the generation, in what librdkafka serializes
 
 UNREADABLE = [("ce_?", None)]
-"""In the place of headers of which a name is not UTF-8, which confluent-kafka can't read: what has them is refused, and not taken for a record
-that wants to be no CloudEvent."""
+"""In the place of headers of which a name is not UTF-8: confluent-kafka can't read them, and a record with these is refused, not taken for
+one that wants to be no CloudEvent."""
 
 OUTDATED = (KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS, KafkaError._ASSIGNMENT_LOST)
 TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_MSG_SIZE)
@@ -127,6 +127,7 @@ def connection_options(settings: KafkaConnection) -> dict[str, Any]:
         "bootstrap.servers": settings.bootstrap,
         "client.id": CLIENT_ID,
         "security.protocol": settings.security.upper(),
+        "reconnect.backoff.ms": 250,
         "reconnect.backoff.max.ms": int(LONGEST_DELAY * 1000),
         "log.connection.close": False,  # brokers close idle ones
         "logger": _Log(),
@@ -172,7 +173,7 @@ class ConfluentConsumer:
             "enable.partition.eof": True,  # tells where the last transaction's marker ends
             "fetch.min.bytes": 64 * 1024,
             "fetch.wait.max.ms": 25,
-            "fetch.max.bytes": max(reading.fetch_bytes, 1024),
+            "fetch.max.bytes": max(reading.fetch_bytes, 1_000_000),  # librdkafka takes no less
             "max.partition.fetch.bytes": min(4 * 1024 * 1024, reading.fetch_bytes),
             "queued.max.messages.kbytes": max(min(QUEUE_BYTES, reading.fetch_bytes) // 1024, 1),
             "fetch.queue.backoff.ms": 10,  # how long a full queue keeps it from fetching; 1 s where not given
@@ -339,6 +340,8 @@ class ConfluentConsumer:
         if error.code() == KafkaError._PARTITION_EOF and topic is not None and number is not None and offset is not None:
             self._positions[Partition(topic, number)] = offset
             return
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED and self._trouble.rights.group is None:
+            return  # librdkafka looks for the coordinator of the group that it was given in place of none; we ask nothing of it
         meaning = self._trouble.meaning(error, () if topic is None else (topic,))
         if isinstance(meaning, Refused):
             self._failure = meaning
@@ -492,8 +495,10 @@ class ConfluentProducer:
 
     def _serve(self) -> None:
         while not self._closing.is_set():
-            with suppress(KafkaException):  # a fatal error, which each record is told of
+            try:
                 self.client.poll(SLICE)
+            except KafkaException as error:  # a fatal one, told here once; each record is told that there is one
+                self.complaints.note(error.args[0])
 
 
 class ConfluentTransactions:
@@ -622,16 +627,25 @@ class _Trouble:
         self.at = float("-inf")
         self.watch = Watch(settings)
         self.rights = rights
+        self._fatal: KafkaError | None = None
+        self._fatal_is_told = threading.Event()
         self._looked_at = float("-inf")
 
     def note(self, error: KafkaError) -> None:
         now = time.monotonic()
         self.text, self.at = _told(error), now
+        if error.fatal():
+            self._fatal = error
+            self._fatal_is_told.set()
         if now - self._looked_at > self.BETWEEN_LOOKS:
             self._looked_at = now
             self.watch.failed()
 
     def meaning(self, error: KafkaError, topics: Iterable[str] = ()) -> TransportError:
+        if error.code() == KafkaError._FATAL:  # of what, another thread is told at this moment
+            self._fatal_is_told.wait(SLICE * 5)
+            self._fatal_is_told.set()
+            error = self._fatal or error
         if (kind := UNAUTHORIZED.get(error.code())) is not None:
             return self.rights.lacking(kind, topics)
         return _meaning(error)

@@ -13,6 +13,7 @@ import pytest
 from kafka.net.inet import KafkaNetSocket
 from kafka.net.transport import KafkaSSLTransport
 
+from tests.kafka import traffic
 from tests.kafka.broker import Broker
 from tests.kafka.secure import SecureBroker
 
@@ -64,6 +65,16 @@ def own_broker(tmp_path: Path, closed_sockets: None) -> Iterator[Broker]:
     broker = Broker(Path(os.environ["STREAMFUSE_KAFKA_HOME"]), tmp_path)
     yield broker
     broker.kill()
+
+
+@pytest.fixture(params=["kafka-python", "confluent"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of our clients, for a test that uses this fixture; what `traffic` makes uses it."""
+    name = str(request.param)
+    if name == "confluent":
+        pytest.importorskip("confluent_kafka", reason="needs confluent-kafka: pip install 'streamfuse[fast]'")
+    monkeypatch.setattr(traffic, "transport", name)
+    return name
 
 
 @pytest.fixture

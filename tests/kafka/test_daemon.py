@@ -21,9 +21,11 @@ KILLS = 3
 STOPS = 2
 
 
-@pytest.mark.parametrize("allowed_lateness", ["0s", "1s"])
-def test_kills_lose_no_window_and_repeats_are_the_same(broker: Broker, unique: str, tmp_path: Path, allowed_lateness: str) -> None:
-    place = Place.make(broker, unique, allowed_lateness=allowed_lateness)
+@pytest.mark.parametrize(("allowed_lateness", "client"), [("0s", "kafka-python"), ("1s", "kafka-python"), ("1s", "confluent")])
+def test_kills_lose_no_window_and_repeats_are_the_same(
+    broker: Broker, unique: str, tmp_path: Path, allowed_lateness: str, client: str
+) -> None:
+    place = Place.make(broker, unique, transport=client, allowed_lateness=allowed_lateness)
     dice = random.Random(KILLS)
     sent: list[Packet] = []
     with Published(place) as published:
@@ -42,8 +44,8 @@ def test_kills_lose_no_window_and_repeats_are_the_same(broker: Broker, unique: s
     assert [same for same in repeated if len({(p.label, str(contents(p))) for p in same}) > 1] == []
 
 
-def test_sigterm_drains_and_the_next_run_goes_on_without_a_repeat(broker: Broker, unique: str, tmp_path: Path) -> None:
-    place = Place.make(broker, unique, allowed_lateness="1s")
+def test_sigterm_drains_and_the_next_run_goes_on_without_a_repeat(broker: Broker, unique: str, tmp_path: Path, transport: str) -> None:
+    place = Place.make(broker, unique, transport=transport, allowed_lateness="1s")
     sent: list[Packet] = []
     with Published(place) as published:
         for life in range(STOPS):
@@ -108,9 +110,9 @@ def test_a_daemon_that_waits_for_its_broker_can_be_stopped(own_broker: Broker, t
         assert time.monotonic() - started < 5
 
 
-def test_a_stop_during_an_outage_says_so_and_loses_nothing(own_broker: Broker, tmp_path: Path) -> None:
+def test_a_stop_during_an_outage_says_so_and_loses_nothing(own_broker: Broker, tmp_path: Path, transport: str) -> None:
     with own_broker as broker:
-        place = Place.make(broker, "outage")
+        place = Place.make(broker, "outage", transport=transport)
         sent = place.publish(records(4, ROOMS, 0, 20))
         with Running(tmp_path / "first", {**place.config(), "pipeline": {"drain_timeout": "1s"}}) as daemon:
             with Published(place) as published:

@@ -12,15 +12,13 @@ import anyio
 import pytest
 
 from streamfuse.codecs import partition_name
-from streamfuse.config import KafkaSinkSettings
-from streamfuse.sinks.kafka import KafkaSink
 from streamfuse.types import SECOND, Cursor, Offsets, Resume, Revoke
 from tests.kafka.broker import Broker
-from tests.kafka.test_sink import KafkaTopic
+from tests.kafka.test_sink import KafkaTopic, sink_of
 from tests.kafka.traffic import PATIENCE, Reading, after, produce, source_of
 from tests.sinks.contract import prediction
 
-pytestmark = [pytest.mark.kafka, pytest.mark.anyio]
+pytestmark = [pytest.mark.kafka, pytest.mark.anyio, pytest.mark.usefixtures("transport")]
 
 NOON = 1_777_636_800 * SECOND
 ROOT = Path(__file__).parents[2]
@@ -134,8 +132,9 @@ from streamfuse.config import KafkaSourceSettings
 from streamfuse.sources.kafka import KafkaSource
 from streamfuse.types import Cursor, Offsets, Packet
 
-async def main(bootstrap, topic):
-    settings = KafkaSourceSettings(type="kafka", bootstrap=bootstrap, topics={"text": topic}, group=topic, start="earliest")
+async def main(bootstrap, topic, transport):
+    connection = {"bootstrap": bootstrap, "transport": transport}
+    settings = KafkaSourceSettings(type="kafka", topics={"text": topic}, group=topic, start="earliest", **connection)
     seen = 0
     async with KafkaSource(settings, SystemClock()) as source:
         async for batch in source.batches():
@@ -148,11 +147,15 @@ anyio.run(main, *sys.argv[1:])
 """
 
 
-async def test_a_killed_replica_loses_nothing_and_resumes_at_what_is_needed(broker: Broker, unique: str) -> None:
+async def test_a_killed_replica_loses_nothing_and_resumes_at_what_is_needed(broker: Broker, unique: str, transport: str) -> None:
     broker.create_topic(unique)
     produce(broker, unique, [str(n) for n in range(100)])
     child = subprocess.Popen(
-        [sys.executable, "-c", CRASH, broker.bootstrap, unique], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=dict(os.environ)
+        [sys.executable, "-c", CRASH, broker.bootstrap, unique, transport],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=dict(os.environ),
     )
     assert child.stdout is not None
     with child.stdout:
@@ -172,7 +175,8 @@ async def test_a_broker_that_is_killed_and_comes_back_loses_nothing(own_broker: 
     with own_broker as broker:
         broker.create_topic("text")
         produce(broker, "text", [str(n) for n in range(50)])
-        async with source_of(broker, {"text": "text"}) as source:
+        # librdkafka gives up its partitions itself when it has not heard of the group for so long
+        async with source_of(broker, {"text": "text"}, session_timeout="5m") as source:
             reading = Reading(source)
             packets = await reading.packets(50)
             broker.kill()
@@ -204,7 +208,7 @@ async def test_an_absent_broker_is_waited_for_and_named_in_the_log(own_broker: B
         with anyio.fail_after(PATIENCE):
             while f"connects to {own_broker.bootstrap}: attempt 1 failed" not in caplog.text:
                 await anyio.sleep(0.05)
-        assert "Connect call failed" in caplog.text
+        assert "Connection refused" in caplog.text
         await anyio.to_thread.run_sync(own_broker.start)
         own_broker.create_topic("text")
         await anyio.to_thread.run_sync(produce, own_broker, "text", ["there"])
@@ -215,7 +219,7 @@ async def test_an_absent_broker_is_waited_for_and_named_in_the_log(own_broker: B
 async def test_predictions_wait_for_a_broker_that_is_killed_and_comes_back(own_broker: Broker) -> None:
     with own_broker as broker:
         place = KafkaTopic(broker, "predictions")
-        async with KafkaSink(KafkaSinkSettings(type="kafka", bootstrap=broker.bootstrap)) as sink:
+        async with sink_of(broker) as sink:
             await sink.publish([prediction(0)])
             broker.kill()
             async with anyio.create_task_group() as tasks:

@@ -16,9 +16,10 @@ from streamfuse.errors import SinkError
 from streamfuse.sinks.kafka import KafkaSink
 from streamfuse.types import Prediction
 from tests.kafka.broker import Broker
+from tests.kafka.traffic import connection
 from tests.sinks.contract import SinkContract, prediction
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("transport")]
 
 
 class KafkaTopic:
@@ -28,7 +29,7 @@ class KafkaTopic:
         broker.create_topic(topic)
 
     def sink(self) -> KafkaSink:
-        return KafkaSink(KafkaSinkSettings(type="kafka", bootstrap=self.broker.bootstrap, topic=self.topic))
+        return sink_of(self.broker, self.topic)
 
     async def predictions(self) -> list[Prediction]:
         consumer = KafkaConsumer(bootstrap_servers=self.broker.bootstrap, auto_offset_reset="earliest", metrics_enabled=False)
@@ -43,6 +44,10 @@ class KafkaTopic:
             return found
         finally:
             consumer.close()
+
+
+def sink_of(broker: Broker, topic: str = "predictions") -> KafkaSink:
+    return KafkaSink(KafkaSinkSettings.model_validate({"type": "kafka", **connection(broker), "topic": topic}))
 
 
 @pytest.fixture
@@ -80,7 +85,7 @@ async def test_an_absent_topic_is_waited_for_and_named_in_the_log(broker: Broker
     published = anyio.Event()
 
     async def publish() -> None:
-        async with KafkaSink(KafkaSinkSettings(type="kafka", bootstrap=broker.bootstrap, topic=unique)) as sink:
+        async with sink_of(broker, unique) as sink:
             await sink.publish([prediction()])
         published.set()
 
@@ -88,7 +93,7 @@ async def test_an_absent_topic_is_waited_for_and_named_in_the_log(broker: Broker
         async with anyio.create_task_group() as tasks:
             with caplog.at_level(logging.WARNING, "streamfuse"):
                 tasks.start_soon(publish)
-                while f"expected topic {unique}, found none; create it" not in caplog.text:
+                while f"expected topic {unique} at {broker.bootstrap}, found none" not in caplog.text:
                     await anyio.sleep(0.05)
             place = KafkaTopic(broker, unique)
             await published.wait()
@@ -98,7 +103,7 @@ async def test_an_absent_topic_is_waited_for_and_named_in_the_log(broker: Broker
 @pytest.mark.anyio
 async def test_a_prediction_too_large_for_the_topic_is_a_sink_error(broker: Broker, unique: str) -> None:
     broker.create_topic(unique, configs={"max.message.bytes": "200"})
-    async with KafkaSink(KafkaSinkSettings(type="kafka", bootstrap=broker.bootstrap, topic=unique)) as sink:
+    async with sink_of(broker, unique) as sink:
         with pytest.raises(SinkError, match=r"raise max\.message\.bytes of the topic"):
             await sink.publish([prediction()])
 

@@ -16,9 +16,9 @@ from streamfuse.feeder import KafkaPublisher
 from streamfuse.sources.kafka import KafkaSource
 from streamfuse.types import SECOND, Cursor, Encoded, Loss, Offsets, Outcome, Packet, Position
 from tests.kafka.broker import Broker
-from tests.kafka.traffic import PATIENCE, Reading, after, produce, source_of
+from tests.kafka.traffic import PATIENCE, Reading, after, connection, produce, source_of
 
-pytestmark = [pytest.mark.kafka, pytest.mark.anyio]
+pytestmark = [pytest.mark.kafka, pytest.mark.anyio, pytest.mark.usefixtures("transport")]
 
 NOON = 1_777_636_800 * SECOND
 JPEG = b"\xff\xd8\xff\xe0 not much of a picture"
@@ -30,7 +30,7 @@ async def test_packets_of_our_own_publisher_arrive_as_they_were(broker: Broker, 
         Packet("audio", "room", NOON + n, 40, Encoded(b"\0\1" * n, "audio/pcm", 16_000, 1), Position(f"{unique}/0", n), NOON, f"s#{n}")
         for n in range(50)
     ]
-    async with KafkaPublisher(KafkaConnection(bootstrap=broker.bootstrap), {"audio": unique}) as publish:
+    async with KafkaPublisher(KafkaConnection.model_validate(connection(broker)), {"audio": unique}) as publish:
         for packet in sent:
             await publish(unique, encode_packet(packet))
     async with source_of(broker, {"audio": unique}, unique) as source:
@@ -79,7 +79,7 @@ async def test_an_independent_client_reads_the_packets_that_we_publish(broker: B
     confluent_kafka = pytest.importorskip("confluent_kafka", reason="needs confluent-kafka: pip install 'streamfuse[fast]'")
     broker.create_topic(unique)
     packet = Packet("text", "room", NOON, 0, "grüß Gott", Position("file/0", 3), NOON, "captions#3")
-    async with KafkaPublisher(KafkaConnection(bootstrap=broker.bootstrap), {"text": unique}) as publish:
+    async with KafkaPublisher(KafkaConnection.model_validate(connection(broker)), {"text": unique}) as publish:
         await publish(unique, encode_packet(packet))
     consumer = confluent_kafka.Consumer({"bootstrap.servers": broker.bootstrap, "group.id": unique, "auto.offset.reset": "earliest"})
     consumer.subscribe([unique])
@@ -230,7 +230,7 @@ async def test_unequal_partition_counts_are_refused_with_the_fix(broker: Broker,
 async def test_a_missing_crc32c_is_refused_with_the_fix(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kafka.record.util.crc32c_c", None)
     with pytest.raises(SourceError, match=r"pip install 'kafka-python\[crc32c\]'"):
-        async with source_of(broker, {"text": "any"}):
+        async with source_of(broker, {"text": "any"}, transport="kafka-python"):
             pass
 
 
@@ -246,7 +246,7 @@ async def test_an_absent_topic_is_waited_for_and_named_in_the_log(broker: Broker
         async with anyio.create_task_group() as tasks:
             with caplog.at_level(logging.WARNING, "streamfuse"):
                 tasks.start_soon(read)
-                while f"expected topic {unique}, found none" not in caplog.text:
+                while f"expected topic {unique} at {broker.bootstrap}, found none" not in caplog.text:
                     await anyio.sleep(0.05)
             broker.create_topic(unique)
             await anyio.to_thread.run_sync(produce, broker, unique, ["there"])

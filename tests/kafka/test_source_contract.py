@@ -10,7 +10,7 @@ from tests.kafka.broker import Broker
 from tests.kafka.traffic import PATIENCE, source_of
 from tests.sources.contract import SourceContract
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("transport")]
 
 
 class KafkaTopics:

@@ -14,13 +14,19 @@ from streamfuse.types import Cursor, Item, Offsets, Packet, Position, Resume, Re
 from tests.kafka.broker import Broker
 
 PATIENCE = 60  # seconds that a test waits for what must come
+transport = "kafka-python"  # of what connects as we do here; the fixture of this name sets it
+
+
+def connection(broker: Broker) -> dict[str, object]:
+    """The settings of a connection of ours."""
+    return {"bootstrap": broker.bootstrap, "transport": transport}
 
 
 def source_of(broker: Broker, topics: dict[str, str], group: str = "streamfuse", **settings: object) -> KafkaSource:
     """A source from the earliest record on, unless `settings` say otherwise."""
     given = {"start": "earliest", **settings}
     return KafkaSource(
-        KafkaSourceSettings.model_validate({"type": "kafka", "bootstrap": broker.bootstrap, "topics": topics, "group": group, **given}),
+        KafkaSourceSettings.model_validate({"type": "kafka", **connection(broker), "topics": topics, "group": group, **given}),
         SystemClock(),
     )
 
