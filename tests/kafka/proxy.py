@@ -109,6 +109,8 @@ class Proxy:
         while True:
             due, data = await on_the_way.get()
             if not data:
+                writer.close()
+                await writer.wait_closed()  # what is still on its way comes first
                 raise _Over  # one side has closed: so do both
             await asyncio.sleep(max(0.0, due - self._loop.time()))
             await self._flowing.wait()
