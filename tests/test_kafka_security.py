@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import struct
 import threading
 import time
 import warnings
@@ -255,6 +256,22 @@ def test_silence_may_be_a_broker_that_is_busy(security: str) -> None:
         try:
             with pytest.raises(Passing, match=r"no answer for 0\.2 s"):
                 examine(KafkaConnection.model_validate({**settings, "bootstrap": address}))
+        finally:
+            over.set()
+
+
+def test_a_broker_that_knows_no_passwords_need_not_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examination, "PROBE_TIMEOUT", 0.1)
+    over = threading.Event()
+
+    def answer_the_first(link: socket.socket) -> None:
+        link.recv(1000)
+        link.sendall(struct.pack(">iihi", 10, 1, 0, 0))  # length, correlation id, no error, no versions
+        over.wait(10)
+
+    with answering(answer_the_first) as address:
+        try:
+            examine(KafkaConnection(bootstrap=address))
         finally:
             over.set()
 

@@ -164,6 +164,8 @@ class _Approach:
 
     def _log_in(self, link: _Link) -> None:
         settings = self._settings
+        if not uses_password(settings):  # a broker may pass over what it has no use for
+            link.deadline = min(link.deadline, time.monotonic() + PROBE_TIMEOUT)
         answer = link.ask(SaslHandshakeRequest(mechanism=settings.mechanism, version=1))
         offered = ", ".join(answer.mechanisms)
         if not uses_password(settings):
@@ -247,16 +249,16 @@ class _Link:
     """Asks one request at a time. Raises OSError where the connection fails, KafkaError for what is no answer to it."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self.deadline = deadline
         self._sock = sock
-        self._deadline = deadline
         self._protocol = KafkaProtocol(client_id=CLIENT_ID, receive_message_max_bytes=LONGEST_ANSWER)
 
     def ask(self, request: Any) -> Any:
         self._protocol.send_request(request)
-        self._sock.settimeout(_left(self._deadline))
+        self._sock.settimeout(_left(self.deadline))
         self._sock.sendall(self._protocol.send_bytes())
         while True:
-            self._sock.settimeout(_left(self._deadline))
+            self._sock.settimeout(_left(self.deadline))
             data = self._sock.recv(64 * 1024)
             if not data:
                 raise ConnectionResetError("it closed the connection")
