@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from streamfuse.config import ModelSettings
 from streamfuse.errors import UndecodablePayload
 from streamfuse.lengths import SAMPLE_BYTES, sound_length
 from streamfuse.models import sound_files
 from streamfuse.models.decode import SAMPLES, decode
+from streamfuse.models.runner import TorchRunner
 from streamfuse.models.sound_files import decode_sound_file
-from streamfuse.types import MILLISECOND, Audio, Encoded
-from tests.models.making import packet
+from streamfuse.testing import ManualClock
+from streamfuse.types import MILLISECOND, Absence, Audio, Encoded
+from tests.models.making import packet, window, write_bundle
 from tests.models.sounds import encoded, flac, opus, tone
 
 FILES = {"audio/flac": flac, "audio/ogg": opus}
@@ -95,6 +100,27 @@ def test_more_sound_than_a_packet_may_hold_is_refused(monkeypatch: pytest.Monkey
 
 def test_a_file_of_two_sounds_is_refused() -> None:
     assert "found 2 tracks" in refusal(encoded(tone(100), "libopus", "ogg", tracks=2), "audio/ogg")
+
+
+@pytest.mark.anyio
+async def test_a_model_hears_flac_as_it_hears_pcm(tmp_path: Path) -> None:
+    settings = ModelSettings(bundle=str(write_bundle(tmp_path / "small")), device="cpu")
+    chunks = [tone(40) + np.int16(at) for at in range(25)]
+    payloads = [
+        [Encoded(chunk.tobytes(), "audio/pcm", 16_000, 1) for chunk in chunks],
+        [Encoded(flac(chunk), "audio/flac") for chunk in chunks],
+        [Encoded(opus(chunk), "audio/ogg") for chunk in chunks],
+    ]
+    windows = [
+        window(*(packet("audio", payload, 40 * at, 40) for at, payload in enumerate(some)), absent={"video": Absence.IDLE})
+        for some in payloads
+    ]
+    async with TorchRunner(settings, ManualClock()) as runner:
+        batch = await runner.prepare(windows)
+        made = await runner.predict(batch)
+    assert not batch.undecodable
+    assert made[1].scores == pytest.approx(made[0].scores, abs=1e-6)
+    assert [one.packets["audio"] for one in made] == [25, 25, 25]
 
 
 # --- PCM ---
