@@ -38,7 +38,8 @@ from streamfuse.types import MILLISECOND, Record
 
 REQUEST = 3.0  # seconds
 SLICE = 0.1  # of a poll, as a rebalance does not end it
-BATCH = 500
+POLL_BYTES = 4 * 1024 * 1024  # of values in a poll, about
+MOST = 250  # records in a step
 QUEUE_BYTES = 32 * 1024 * 1024  # fetched ahead by librdkafka, beside our own buffer
 STATISTICS_MS = 250
 FRESH = 1.0  # seconds for which what a broker has said tells of the present; while all is well it answers every 25 ms
@@ -68,6 +69,10 @@ FENCED = (
     KafkaError.INVALID_PRODUCER_ID_MAPPING,
 )
 PASSING = (
+    KafkaError._AUTHENTICATION,  # of this and the next three a `Watch` finds out whether the broker means it
+    KafkaError._SSL,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM,
     KafkaError._TRANSPORT,
     KafkaError._TIMED_OUT,
     KafkaError._TIMED_OUT_QUEUE,
@@ -197,7 +202,6 @@ class ConfluentConsumer:
         self._commits: deque[_Commit] = deque()
         self._known = _Known()
         self._settled: dict[Partition, float] = {}
-        self._names: dict[tuple[str, int], Partition] = {}
         self._handles: dict[Partition, TopicPartition] = {}
         with _translated(self._trouble):
             self._consumer = confluent_kafka.Consumer({**connection_options(settings), **options, "error_cb": self._trouble.note})
@@ -304,37 +308,44 @@ class ConfluentConsumer:
         first = self._consumer.poll(timeout)
         if first is None:
             return
-        self._file((first,))
-        self._file(self._consumer.consume(BATCH - 1, 0))
+        filed, size = 1, self._file((first,))
+        while size < POLL_BYTES:  # by small steps: librdkafka's memory of a step is free again before the next
+            more = self._consumer.consume(min(POLL_BYTES * filed // size // 4 + 1, MOST), 0)
+            if not more:
+                return
+            filed += len(more)
+            size += self._file(more)
 
-    def _file(self, messages: Iterable[Any]) -> None:
-        positions, pending, names = self._positions, self._pending, self._names
+    def _file(self, messages: Iterable[Any]) -> int:
+        """Returns the bytes of their values, and one."""
+        topic, number, offset, size = "", -1, -1, 1
+        partition, records = Partition(topic, number), list[Record]()
         for message in messages:
-            topic, number, offset = message.topic(), message.partition(), message.offset()
             if (error := message.error()) is not None:
-                self._hear(error, topic, number, offset)
+                self._passed(partition, offset)
+                self._hear(error, message.topic(), message.partition(), message.offset())
+                offset = -1
                 continue
-            where = topic, number
-            partition = names.get(where) or names.setdefault(where, Partition(topic, number))
-            kind, milliseconds = message.timestamp()
+            if message.partition() != number or message.topic() != topic:
+                self._passed(partition, offset)
+                topic, number = message.topic(), message.partition()
+                partition = Partition(topic, number)
+                records = self._pending.setdefault(partition, [])
             try:
                 headers = message.headers()
             except (SystemError, UnicodeDecodeError):
                 headers = UNREADABLE
-            record = Record(
-                topic,
-                number,
-                offset,
-                message.key(),
-                message.value(),
-                tuple(headers) if headers else (),
-                milliseconds * MILLISECOND if kind else -1,
-            )
-            positions[partition] = offset + 1
-            if (records := pending.get(partition)) is None:
-                pending[partition] = [record]
-            else:
-                records.append(record)
+            offset, value, (kind, milliseconds) = message.offset(), message.value(), message.timestamp()
+            if value is not None:
+                size += len(value)
+            described = tuple(headers) if headers else ()
+            records.append(Record(topic, number, offset, message.key(), value, described, milliseconds * MILLISECOND if kind else -1))
+        self._passed(partition, offset)
+        return size
+
+    def _passed(self, partition: Partition, offset: int) -> None:
+        if offset >= 0:
+            self._positions[partition] = offset + 1
 
     def _hear(self, error: KafkaError, topic: str | None, number: int | None, offset: int | None) -> None:
         if error.code() == KafkaError._PARTITION_EOF and topic is not None and number is not None and offset is not None:
