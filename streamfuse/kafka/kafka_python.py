@@ -19,6 +19,7 @@ import kafka
 import kafka.errors
 import kafka.record.util
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.net.compat import KafkaNetClient
 from kafka.net.manager import KafkaConnectionManager
@@ -184,7 +185,7 @@ class KafkaPythonConsumer:
                     self.seek(partition, records[0].offset)
             self.resume(rebalance.assigned - kept)
             self._assigned = rebalance.assigned
-        return Polled(rebalances, {Partition(*partition): [_record(one) for one in records] for partition, records in fetched.items()})
+        return Polled(rebalances, {Partition(*partition): _records(found) for partition, found in fetched.items()})
 
     def lagging(self, partitions: Iterable[Partition]) -> frozenset[Partition]:
         since = time.monotonic() - FRESH
@@ -582,17 +583,11 @@ def _offsets(offsets: Mapping[Partition, Committed]) -> dict[TopicPartition, Off
     return {TopicPartition(*one): OffsetAndMetadata(offset, metadata and metadata + END, -1) for one, (offset, metadata) in offsets.items()}
 
 
-def _record(fetched: Any) -> Record:
-    timestamp = fetched.timestamp
-    return Record(
-        fetched.topic,
-        fetched.partition,
-        fetched.offset,
-        fetched.key,
-        fetched.value,
-        tuple(fetched.headers),
-        timestamp * MILLISECOND if timestamp >= 0 else -1,
-    )
+def _records(fetched: Iterable[ConsumerRecord]) -> list[Record]:
+    return [
+        Record(topic, partition, offset, key, value, tuple(headers), timestamp * MILLISECOND if timestamp >= 0 else -1)
+        for topic, partition, _, offset, timestamp, _, key, value, headers, *_ in fetched
+    ]
 
 
 def _end(producer: KafkaProducer, timeout: float) -> None:
