@@ -37,12 +37,12 @@ def proxy() -> Iterator[Proxy]:
         yield proxy
 
 
-@pytest.mark.parametrize(("windows", "lateness"), [("sliding", "0s"), ("sliding", "1s"), ("session", "1s")])
-def test_kills(broker: Broker, unique: str, tmp_path: Path, delivery: str, windows: str, lateness: str) -> None:
-    plan = Plan(kills=3, delivery=delivery, windows=windows, lateness=lateness)
-    outcome = run(plan, broker, unique, tmp_path)
+@pytest.mark.parametrize(("windows", "lateness", "kills"), [("sliding", "1s", 3), ("session", "1s", 2)])
+def test_kills(broker: Broker, unique: str, tmp_path: Path, delivery: str, windows: str, lateness: str, kills: int) -> None:
+    """`python -m tests.kafka.campaign` kills a hundred times."""
+    outcome = run(Plan(kills=kills, delivery=delivery, windows=windows, lateness=lateness), broker, unique, tmp_path)
     assert outcome.violations == []
-    assert outcome.verdict.windows > 100
+    assert outcome.verdict.windows > 50
 
 
 def test_a_bad_network(tmp_path: Path, proxy: Proxy, delivery: str) -> None:
