@@ -158,14 +158,16 @@ class RecordDecoder:
                 f"expected at most {self.max_record_bytes} bytes, found {len(value)}; send smaller records or raise max_record_bytes"
             )
         headers = dict(record.headers)
-        if "ce_specversion" not in headers or "content-type" not in headers:  # no event, or one with capitals in its names
-            headers = by_name(record.headers)
         get = headers.get
-        content_type = get("content-type")
+        version, content_type = get("ce_specversion"), get("content-type")
+        if version is None or content_type is None:  # no event, or one with capitals in its names
+            headers = by_name(record.headers)
+            get = headers.get
+            version, content_type = get("ce_specversion"), get("content-type")
         what = (
             record.topic,
             record.partition,
-            get("ce_specversion"),
+            version,
             get("ce_type"),
             _guess(value) if content_type is None else content_type,
             get("ce_stream"),
