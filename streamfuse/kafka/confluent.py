@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from operator import methodcaller
 from typing import Any, NamedTuple
 
 import confluent_kafka
@@ -332,7 +333,7 @@ class ConfluentConsumer:
                 partition = Partition(topic, number)
                 records = self._pending.setdefault(partition, [])
             try:
-                headers = message.headers()
+                headers = _headers(message)
             except (SystemError, UnicodeDecodeError):
                 headers = UNREADABLE
             offset, value, (kind, milliseconds) = message.offset(), message.value(), message.timestamp()
@@ -742,6 +743,11 @@ def _produce(client: Any, outgoing: Outgoing, done: Callable[[KafkaError | None,
 
 def _offsets(offsets: Mapping[Partition, Committed]) -> list[TopicPartition]:
     return [TopicPartition(*partition, offset, metadata) for partition, (offset, metadata) in offsets.items()]
+
+
+_headers = methodcaller("headers")
+"""Of headers of which a name is not UTF-8, confluent-kafka returns half a list with an exception pending, which breaks out somewhere later;
+only a call that is not inlined looks for it."""
 
 
 def _metadata(found: TopicPartition) -> str:
