@@ -30,8 +30,8 @@ MEDIA: dict[str, Callable[[int], Payload]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.decoding", description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7, help="how often each kind is measured")
-    parser.add_argument("--records", type=int, default=10_000, help="records in each measurement")
+    parser.add_argument("--rounds", type=int, default=31, help="how often each kind is measured")
+    parser.add_argument("--records", type=int, default=500, help="records in each measurement: what a poll brings")
     options = parser.parse_args()
 
     kinds = [(f"{stream}, events", stream, True) for stream in MEDIA] + [
