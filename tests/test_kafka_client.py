@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -53,6 +54,32 @@ def test_certificates_and_credentials_are_passed_on() -> None:
     }
 
 
+def test_certificates_and_credentials_are_passed_on_to_librdkafka_too() -> None:
+    confluent = pytest.importorskip("streamfuse.kafka.confluent", reason="needs confluent-kafka: pip install 'streamfuse[fast]'")
+    settings = KafkaConnection(
+        bootstrap="one:9092,two:9093",
+        security="sasl_ssl",
+        ca_file=Path("ca.pem"),
+        certificate_file=Path("own.pem"),
+        key_file=Path("own.key"),
+        key_password=SecretStr("open"),
+        username="room",
+        password=SecretStr("secret"),
+    )
+    options = confluent.connection_options(settings)
+    assert options["bootstrap.servers"] == "one:9092,two:9093"
+    assert {name: value for name, value in options.items() if name.startswith(("ssl", "sasl", "security"))} == {
+        "security.protocol": "SASL_SSL",
+        "ssl.ca.location": "ca.pem",
+        "ssl.certificate.location": "own.pem",
+        "ssl.key.location": "own.key",
+        "ssl.key.password": "open",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "room",
+        "sasl.password": "secret",
+    }
+
+
 def test_the_password_may_stand_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("secret \n")
@@ -72,6 +99,13 @@ def test_a_password_is_never_printed() -> None:
 def test_the_client_says_what_it_is() -> None:
     info = client_info(KafkaConnection())
     assert (info.transport, info.version, info.crc32c) == ("kafka-python", version("kafka-python"), "native")
+
+
+def test_librdkafka_says_what_it_is() -> None:
+    pytest.importorskip("confluent_kafka", reason="needs confluent-kafka: pip install 'streamfuse[fast]'")
+    info = client_info(KafkaConnection(transport="confluent"))
+    assert (info.transport, info.crc32c) == ("confluent", "native")
+    assert re.fullmatch(re.escape(version("confluent-kafka")) + r" \(librdkafka \d+\.\d+\.\d+\)", info.version)
 
 
 def test_slow_checksums_are_refused_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
