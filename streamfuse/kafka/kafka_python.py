@@ -70,6 +70,11 @@ UNAUTHORIZED: tuple[tuple[Kind, type[Exception]], ...] = (
     ("transactional-id", kafka.errors.TransactionalIdAuthorizationFailedError),
     ("cluster", kafka.errors.ClusterAuthorizationFailedError),
 )
+UNPROVEN = (  # a `Watch` finds out whether the broker means it
+    kafka.errors.SaslAuthenticationFailedError,
+    kafka.errors.UnsupportedSaslMechanismError,
+    kafka.errors.IllegalSaslStateError,
+)
 FENCED = (kafka.errors.ProducerFencedError, kafka.errors.InvalidProducerEpochError, kafka.errors.InvalidTxnStateError)
 
 log = logging.getLogger(__name__)
@@ -380,6 +385,7 @@ class KafkaPythonTransactions:
 
     def transact(self, records: Sequence[Outgoing], offsets: Mapping[Partition, Committed], group: str, membership: object) -> None:
         deadline = time.monotonic() + self._timeout
+        self._made.rights.group = group
         with _translated(self._made.watch, self._made.rights):
             self._producer.begin_transaction()
             sent = []
@@ -462,8 +468,8 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pytho
 
 
 class _Connections(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python has no types
-    """Tells of every connection that fails. kafka-python itself tries a broker that refuses a password again without a pause, and its
-    producer spins for ever on a leader that has left the cluster: the error keeps it from reading who leads now."""
+    """Tells of every connection that fails. kafka-python's own producer spins for ever on a leader that has left the cluster: the error
+    keeps it from reading who leads now."""
 
     def __init__(self, net: NetworkSelector, failed: Callable[[str], None], **configs: Any) -> None:
         super().__init__(net, **configs)
@@ -479,8 +485,6 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]  # kafka-pytho
     async def _connect(self, node: Any, conn: Any, **named: Any) -> None:
         await super()._connect(node, conn, **named)
         if conn.init_future.failed() and not self.closed:
-            if not self.connection_delay(node.node_id):
-                self.update_backoff(node.node_id)
             self._failed(f"{node.host}:{node.port}")
 
 
@@ -517,7 +521,7 @@ def _meaning(error: BaseException, rights: Rights) -> TransportError:
         return error
     if isinstance(error, OUTDATED):
         return Outdated(told)
-    if isinstance(error, (kafka.errors.RetriableError, *FENCED)):
+    if isinstance(error, (kafka.errors.RetriableError, *FENCED, *UNPROVEN)):
         return Passing(told)
     if isinstance(error, kafka.errors.FencedInstanceIdError):
         return Refused(f"another member of the group goes by the same instance ({told})", "give each replica an instance of its own")
@@ -525,6 +529,8 @@ def _meaning(error: BaseException, rights: Rights) -> TransportError:
         if isinstance(error, denied):
             named = error.args[0] if error.args else ()
             return rights.lacking(kind, {named} if isinstance(named, str) else set(named))
+    if "ClusterAuthorizationFailedError" in told:  # of an idempotent producer that may not begin kafka-python tells in words alone
+        return rights.lacking("cluster")
     if isinstance(error, TOO_LARGE):
         return TooLarge(told, "raise max.message.bytes of the topic, or publish less per record")
     if isinstance(error, kafka.errors.InvalidTopicError):
