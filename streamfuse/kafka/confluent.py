@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from operator import methodcaller
 from typing import Any, NamedTuple
 
@@ -206,7 +207,7 @@ class ConfluentConsumer:
         self._handles: dict[Partition, TopicPartition] = {}
         with _translated(self._trouble):
             self._consumer = confluent_kafka.Consumer({**connection_options(settings), **options, "error_cb": self._trouble.note})
-        _await_broker(self._consumer, settings, self._trouble, self.close)
+        _await_broker(self._consumer, settings, self._trouble, partial(self._serve, 0.0), self.close)
 
     def subscribe(self, topics: Sequence[str]) -> None:
         self._trouble.rights.topics.update(topics)
@@ -454,7 +455,7 @@ class ConfluentProducer:
             self.client = confluent_kafka.Producer(
                 {**connection_options(settings), **defaults, **options, "error_cb": self.complaints.note}
             )
-        _await_broker(self.client, settings, self.complaints, self._drop)
+        _await_broker(self.client, settings, self.complaints, partial(self.client.poll, 0.0), self._drop)
         self.complaints.watch.on_refusal(self._drop)  # what waits for an acknowledgement fails
         self._thread = threading.Thread(target=self._serve, name="confluent producer", daemon=True)
         self._thread.start()
@@ -704,14 +705,19 @@ def _missing(topic: str) -> Refused:
     return Refused(f"there is no topic {topic}", f"create it with kafka-topics.sh --create --topic {topic}")
 
 
-def _await_broker(client: Any, settings: KafkaConnection, trouble: _Trouble, give_up: Callable[[], None]) -> None:
-    """Returns when a broker has answered. Raises Passing where none does within `connect_timeout`, Refused where waiting won't help."""
+def _await_broker(
+    client: Any, settings: KafkaConnection, trouble: _Trouble, serve: Callable[[], object], give_up: Callable[[], None]
+) -> None:
+    """Returns when a broker has answered. Raises Passing where none does within `connect_timeout`, Refused where waiting won't help.
+
+    `serve` takes what librdkafka has to tell meanwhile, of which it tells once only.
+    """
     until = time.monotonic() + settings.connect_timeout / 1e9
     while True:
         try:
             with _translated(trouble):
                 client.list_topics("__consumer_offsets", timeout=min(1.0, _left(until)))
-                client.poll(0)
+                serve()
             return
         except Passing:
             if time.monotonic() > until:
