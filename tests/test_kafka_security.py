@@ -281,6 +281,27 @@ def test_what_speaks_another_protocol_is_told() -> None:
         examine(KafkaConnection(bootstrap=address))
 
 
+def test_a_broker_that_takes_us_makes_up_for_one_that_does_not(caplog: pytest.LogCaptureFixture) -> None:
+    def greet(link: socket.socket) -> None:
+        link.recv(1000)
+        link.sendall(struct.pack(">iihi", 10, 1, 0, 0))
+
+    with answering(speak_http) as wrong, answering(greet) as right:
+        examine(KafkaConnection(bootstrap=f"localhost:1,{wrong},{right}"))
+    assert "does not speak Kafka" in caplog.text
+
+
+def test_one_refusal_counts_more_than_many_that_are_away() -> None:
+    with answering(speak_http) as wrong, pytest.raises(Refused, match="does not speak Kafka"):
+        examine(KafkaConnection(bootstrap=f"localhost:1,{wrong},localhost:2"))
+
+
+@pytest.mark.parametrize("address", ["local..host:9092", "localhost:99999"])
+def test_what_is_no_address_is_told(address: str) -> None:
+    with pytest.raises(Refused, match=r"is no address .*write bootstrap as host:port"):
+        examine(KafkaConnection(bootstrap=address))
+
+
 def speak_http(link: socket.socket) -> None:
     link.recv(1000)
     link.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")

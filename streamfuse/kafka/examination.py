@@ -33,6 +33,7 @@ BETWEEN_TRIES = 1.0
 LONGEST_ANSWER = 1024 * 1024
 UNSUPPORTED_SASL_MECHANISM, ILLEGAL_SASL_STATE, SASL_AUTHENTICATION_FAILED = 33, 34, 58
 EXPIRED, NOT_YET_VALID, OTHER_NAMES = 10, 9, (62, 64)  # OpenSSL's X509_V_ERR_...
+OUR_CERTIFICATE = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE")  # parts of OpenSSL's names of alerts
 NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
 
 log = logging.getLogger(__name__)
@@ -41,17 +42,27 @@ log = logging.getLogger(__name__)
 def examine(settings: KafkaConnection, addresses: str | None = None) -> None:
     """Returns when one of the brokers takes us. `addresses` are those of `bootstrap` where not given.
 
-    Blocks for up to `connect_timeout` for each that does not answer. Raises Refused as soon as one says that it does not take us, Passing
-    where none says anything.
+    Blocks for up to `connect_timeout` for each that does not answer. Raises Refused where none takes us and one says so, Passing where none
+    says anything.
     """
+    patience = settings.connect_timeout / 1e9
+    refusal: Refused | None = None
     silent = []
     for address in (addresses or settings.bootstrap).split(","):
         try:
-            _Approach(settings, address.strip()).go()
-            return
+            _Approach(settings, address.strip(), patience).go()
+        except Refused as error:
+            refusal = refusal or error
+            patience = min(patience, PROBE_TIMEOUT)  # a broker that has spoken is not to wait for one that is away
         except Passing as error:
             silent.append(f"{address.strip()}: {error}")
-    raise Passing("; ".join(silent))
+        except (OverflowError, ValueError) as error:
+            raise Refused(f"{address.strip()} is no address ({error})", "write bootstrap as host:port, comma separated") from error
+        else:
+            if refusal is not None:
+                log.warning("%s; another broker takes us", refusal)
+            return
+    raise refusal or Passing("; ".join(silent))
 
 
 class Watch:
@@ -79,8 +90,12 @@ class Watch:
         threading.Thread(target=self._examine, args=(address,), name="examine a broker", daemon=True).start()
 
     def on_refusal(self, call: Callable[[], None]) -> None:
-        """Have it called when there is one, on this thread of ours."""
-        self._calls.append(call)
+        """Have it called when there is one, on this thread of ours; at once where there is one already."""
+        with self._lock:
+            self._calls.append(call)
+            known = self.refusal is not None
+        if known:
+            call()
 
     def check(self) -> None:
         """Raises the refusal, if there is one."""
@@ -98,7 +113,8 @@ class Watch:
             self.trouble = str(found or "")
             if self._ended.wait(BETWEEN_TRIES if left else 0.0) or not isinstance(found, Refused):
                 break
-            log.warning("%s", found)
+            if left == TRIES - 1:
+                log.warning("asked again in a moment: %s", found)
         with self._lock:
             self.examining = False
             if isinstance(found, Refused) and not self._ended.is_set():
@@ -121,14 +137,18 @@ def _found(settings: KafkaConnection, address: str | None) -> TransportError | N
 class _Approach:
     """To one broker, from the first connection up to where requests would follow."""
 
-    def __init__(self, settings: KafkaConnection, address: str) -> None:
+    def __init__(self, settings: KafkaConnection, address: str, patience: float) -> None:
+        """`patience` in seconds."""
         self._settings = settings
         self._address = address
+        self._patience = patience
         host, _, port = address.rpartition(":")
         self._host, self._port = (host.strip("[]"), int(port)) if host and port.isdigit() else (address.strip("[]"), DEFAULT_PORT)
+        if not 0 < self._port < 2**16:
+            raise ValueError("a port is a number up to 65535")
 
     def go(self) -> None:
-        deadline = time.monotonic() + self._settings.connect_timeout / 1e9
+        deadline = time.monotonic() + self._patience
         try:
             bare = _connect(self._host, self._port, deadline)
         except OSError as error:
@@ -157,7 +177,7 @@ class _Approach:
         except ssl.SSLError as error:
             self._explain_tls(error)
         except TimeoutError as error:
-            raise Passing(f"no answer for {self._settings.connect_timeout / 1e9:g} s") from error
+            raise Passing(f"no answer for {self._patience:g} s") from error
         except (OSError, kafka.errors.KafkaError) as error:
             self._explain_silence(error)
         return link
@@ -199,7 +219,7 @@ class _Approach:
                 raise Passing(f"{kafka.errors.for_code(answer.error_code).__name__}: {answer.error_message}")
             try:
                 sasl.receive(answer.auth_bytes)
-            except ValueError as error:
+            except (KeyError, ValueError) as error:
                 fix = "make sure that it is the broker that you mean"
                 raise Refused(f"{self._address} does not know the password that it asks for ({error})", fix) from error
 
@@ -215,9 +235,9 @@ class _Approach:
                 raise Refused(f"{what} is for another host ({error.verify_message.rstrip('.')})", fix) from error
             fix = "set ca_file to the certificate of the authority that signed it"
             raise Refused(f"{what} is not trusted ({error.verify_message})", fix) from error
-        if "PROTOCOL" in reason and isinstance(error, ssl.SSLError) and "EOF" not in reason:
+        if "PROTOCOL" in reason:
             raise Refused(f"{self._address} offers no TLS 1.2 or newer ({reason})", "update the broker") from error
-        if "ALERT" in reason and "INTERNAL_ERROR" not in reason:
+        if "ALERT" in reason and any(sign in reason for sign in OUR_CERTIFICATE):
             if self._settings.certificate_file is None:
                 raise Refused(f"{self._address} wants a certificate of ours ({reason})", "set certificate_file and key_file") from error
             fix = "set certificate_file and key_file to a pair that is valid and signed by an authority that the broker trusts"
