@@ -25,6 +25,7 @@ from tests.kafka.rooms import Place
 from tests.running import Running
 
 MOST = 3  # replicas at a time
+SPEED = 6.0  # of the load: so fast that work is under way when a partition goes
 
 
 @dataclass
@@ -50,7 +51,7 @@ def run(broker: Broker, place: Place, folder: Path, seconds: float, seed: int) -
     config = place.config()
     config["sources"][0]["session_timeout"] = "3s"  # else the group mostly waits for the dead
     outcome = Outcome([])
-    with Trial(place, folder, config=lambda slot: config) as trial:
+    with Trial(place, folder, config=lambda slot: config, speed=SPEED) as trial:
         liveness = _Liveness(trial.fleet)
         _storm(trial, liveness, outcome, random.Random(seed), time.monotonic() + seconds)
         trial.end()
