@@ -192,6 +192,13 @@ def test_secrets_that_everybody_can_read_are_warned_of_once(made: Certificates, 
     ]  # the key is for its group, as orchestrators do it
 
 
+def test_a_password_in_the_clear_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    assert problems(**LOGIN, password=PASSWORD, bootstrap="clear:1") == {}
+    assert caplog.text == ""
+    assert problems(**LOGIN, password=PASSWORD, bootstrap="clear:1", mechanism="PLAIN") == {}
+    assert "the password for clear:1 goes over the network in the clear" in caplog.text
+
+
 # --- TLS ---------------------------------------------------------------------------------------------------------------------------------
 
 

@@ -558,11 +558,13 @@ class ConfluentTransactions:
                 if offsets:
                     self._client.send_offsets_to_transaction(_offsets(offsets), membership, _left(until))
             except (KafkaException, TransportError) as error:
+                self._made.complaints.watch.check()
                 self._abort(until)
                 raise self._first(failed, error) from error
             try:
                 self._client.commit_transaction(_left(until))
             except KafkaException as error:
+                self._made.complaints.watch.check()
                 if not error.args[0].txn_requires_abort():
                     raise Passing(f"the transaction may or may not have been committed: {_told(error.args[0])}") from error
                 self._abort(until)

@@ -24,9 +24,11 @@ log = logging.getLogger(__name__)
 
 def require_sound(settings: KafkaConnection) -> None:
     """Raises ConfigError with everything that keeps these settings from being used: what contradicts itself, what is missing, what can't be
-    read. Warns of secrets that every user of this machine can read."""
+    read. Warns of secrets that every user of this machine, or of the network, can read."""
     if found := list(_problems(settings)):
         raise ConfigError(found)
+    if settings.security == "sasl_plaintext" and settings.mechanism == "PLAIN":
+        _warn_of_the_network(settings.bootstrap)
     for file in (settings.password_file, settings.key_file, settings.key_password_file):
         if file is not None and file.stat().st_mode & READABLE_BY_ALL:
             _warn_of(file)
@@ -234,6 +236,11 @@ def _unreadable(name: str, file: Path) -> Problem | None:
         return Problem(
             name, f"expected a file that can be read, found {file}: {error.strerror}; check the path and the rights of this user"
         )
+
+
+@cache
+def _warn_of_the_network(bootstrap: str) -> None:
+    log.warning("the password for %s goes over the network in the clear; set security: sasl_ssl, or a mechanism SCRAM-...", bootstrap)
 
 
 @cache

@@ -68,6 +68,8 @@ class Certificates:
         self.elsewhere = self._pair("elsewhere", ours.issue_cert("elsewhere.example"))
         expired = ours.issue_cert("localhost", "127.0.0.1", not_before=yesterday - timedelta(days=1), not_after=yesterday)
         self.expired = self._pair("expired", expired)
+        late = ours.issue_cert("client@example.org", common_name="client", not_before=yesterday - timedelta(days=1), not_after=yesterday)
+        self.late, self.late_key = self._files("late", late)
         client = ours.issue_cert("client@example.org", common_name="client")
         self.certificate, self.key = self._files("client", client)
         self.locked_key = self._key("locked", client, BestAvailableEncryption(KEY_PASSWORD.encode()))

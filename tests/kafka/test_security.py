@@ -19,7 +19,7 @@ from streamfuse.codecs import WireRecord
 from streamfuse.config import KafkaConnection, KafkaSinkSettings, KafkaSourceSettings
 from streamfuse.errors import SinkError, SourceError
 from streamfuse.kafka.clients import Reading, make_consumer, make_producer, make_transactional_producer
-from streamfuse.kafka.transport import Committed, Outgoing, Partition, Refused, TransactionalProducer, TransportError
+from streamfuse.kafka.transport import Committed, Outgoing, Partition, Passing, Refused, TransactionalProducer, TransportError
 from streamfuse.sinks.kafka import KafkaSink
 from streamfuse.sources.kafka import KafkaSource
 from streamfuse.types import MILLISECOND, SECOND
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.usefixtures("clos
 
 SOON = 8  # seconds within which a start ends that waiting can't help
 LATER = 20  # ... and a run; a refusal must have stood for seconds
-WAYS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "certificate", "locked key")
+WAYS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "without TLS", "certificate", "locked key")
 
 
 @pytest.fixture(params=["kafka-python", "confluent"])
@@ -51,7 +51,16 @@ class User:
         self.broker = broker
         self.name = {"PLAIN": PLAIN_USER, "certificate": "client", "locked key": "client"}.get(way, name)
         self.options: dict[str, Any] = {"bootstrap": broker.secure, "security": "sasl_ssl", "ca_file": str(made.ca), "transport": transport}
-        if way in ("certificate", "locked key"):
+        if way == "without TLS":
+            self.options |= {
+                "bootstrap": broker.open,
+                "security": "sasl_plaintext",
+                "ca_file": None,
+                "username": name,
+                "password": PASSWORD,
+            }
+            broker.set_password(name)
+        elif way in ("certificate", "locked key"):
             self.options |= {"bootstrap": broker.mutual, "security": "ssl", "certificate_file": str(made.certificate)}
             self.options |= (
                 {"key_file": str(made.key)} if way == "certificate" else {"key_file": str(made.locked_key), "key_password": KEY_PASSWORD}
@@ -183,6 +192,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "other host": ({"at": "elsewhere"}, "is for another host .*not valid for 'localhost'.*; use a name that stands in it"),
     "no certificate of ours": ({"at": "mutual", "key_file": None}, "wants a certificate of ours .*; set certificate_file and key_file"),
     "certificate of a stranger": ({"at": "mutual", "key_file": "stranger_key"}, "does not accept our certificate .*; set certificate_file"),
+    "expired certificate of ours": ({"at": "mutual", "key_file": "late_key"}, "does not accept our certificate .* a pair that is valid"),
     "no TLS at a TLS port": ({"at": "secure", "security": "plaintext"}, "speaks TLS; set security: ssl"),
     "TLS at a port without": ({"at": "open"}, "speaks no TLS; correct the port in bootstrap"),
     "no password where one is wanted": (
@@ -218,7 +228,8 @@ def refused_settings(user: User, changed: dict[str, Any]) -> KafkaConnection:
     if at == "open" and "mechanism" in changed:
         options |= {"security": "sasl_plaintext"}
     if key := changed.pop("key_file", None):
-        options |= {"key_file": getattr(made, key), "certificate_file": made.stranger if key == "stranger_key" else made.certificate}
+        certificates = {"stranger_key": made.stranger, "late_key": made.late, "key": made.certificate}
+        options |= {"key_file": getattr(made, key), "certificate_file": certificates[key]}
     if changed.get("ca_file"):
         changed["ca_file"] = getattr(made, changed["ca_file"])
     options |= changed
@@ -385,6 +396,33 @@ async def test_what_is_refused_later_ends_source_and_sink_with_the_same_sentence
     finally:
         proxy.target = secure_broker.behind_proxy
     assert all("\n" not in sentence and PASSWORD not in sentence for sentence in ended)
+
+
+def test_transactions_that_are_refused_later_end_with_the_same_sentence(secure_broker: SecureBroker, running: User) -> None:
+    running.may("transactional_id", f"{running.name}-", "write", prefixed=True)
+    outgoing = [Outgoing(running.name, record("hello"))]
+
+    def transact_on() -> None:
+        """As a delivery does it: after what passes, with another producer."""
+        while True:
+            producer = make_transactional_producer(running.connection(), f"{running.name}-1", 20 * SECOND)
+            try:
+                producer.open()
+                producer.transact(outgoing, {}, running.name, None)
+                if not changed:
+                    secure_broker.set_password(running.name, "another")
+                    secure_broker.proxy.cut()
+                    changed.append(time.monotonic())
+                producer.transact(outgoing, {}, running.name, None)
+            except Passing:
+                pass
+            finally:
+                producer.close(1)
+
+    changed: list[float] = []
+    with pytest.raises(Refused, match=r"does not accept the username .* with this password"):
+        transact_on()
+    assert time.monotonic() - changed[0] < LATER
 
 
 @pytest.mark.anyio
