@@ -42,7 +42,7 @@ def main() -> None:
         prog="python -m tests.benchmarks.kafka_ingest", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--megabytes", type=int, default=200, help="read in each measurement; no more than 60,000 records")
+    parser.add_argument("--megabytes", type=int, default=600, help="read in each measurement; no more than 200,000 records")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 50], metavar="KB")
     parser.add_argument("--partitions", type=int, default=1, help="of each topic")
     parser.add_argument("--asked", help=argparse.SUPPRESS)
@@ -52,7 +52,7 @@ def main() -> None:
         return
     with one_broker() as broker:
         for size in options.sizes:
-            count = min(60_000, options.megabytes * 1000 // size) // len(STREAMS) * len(STREAMS)
+            count = min(200_000, options.megabytes * 1000 // size) // len(STREAMS) * len(STREAMS)
             topics = {stream: f"{stream}-{size}" for stream in STREAMS}
             for topic in topics.values():
                 broker.create_topic(topic, options.partitions, {"retention.ms": "-1"})

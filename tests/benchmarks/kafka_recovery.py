@@ -36,7 +36,8 @@ CRASHES: list[tuple[str, dict[str, Any], str]] = [
     ("two replicas, session_timeout 10s", {}, "at_least_once"),
     ("two replicas, session_timeout 3s", {"session_timeout": "3s"}, "at_least_once"),
     ("two replicas that keep their names (instance)", {"instance": "replica-{slot}"}, "at_least_once"),
-    ("the same, exactly once", {"instance": "replica-{slot}"}, "exactly_once"),
+    ("two replicas, exactly once", {}, "exactly_once"),
+    ("two that keep their names, exactly once", {"instance": "replica-{slot}"}, "exactly_once"),
 ]
 
 
