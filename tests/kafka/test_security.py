@@ -6,6 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,11 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.usefixtures("clos
 
 SOON = 8  # seconds within which a start ends that waiting can't help
 LATER = 20  # ... and a run; a refusal must have stood for seconds
+TRANSPORTS = ("kafka-python", "confluent")
 WAYS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "without TLS", "certificate", "locked key")
 
 
-@pytest.fixture(params=["kafka-python", "confluent"])
+@pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -332,12 +335,16 @@ def transact(transactions: TransactionalProducer, read: Partition, name: str, me
 
 @pytest.fixture
 def running(secure_broker: SecureBroker, transport: str, unique: str) -> User:
+    return reader_and_writer(secure_broker, transport, unique)
+
+
+def reader_and_writer(broker: SecureBroker, transport: str, name: str) -> User:
     """One that may read and write the topic of its name, connected by way of the proxy."""
-    user = User(secure_broker, "SCRAM-SHA-512", transport, unique)
-    user.options["bootstrap"] = secure_broker.proxied
-    secure_broker.create_topic(unique)
-    user.may("topic", unique, "read", "write")
-    user.may("group", unique, "read")
+    user = User(broker, "SCRAM-SHA-512", transport, name)
+    user.options["bootstrap"] = broker.proxied
+    broker.create_topic(name)
+    user.may("topic", name, "read", "write")
+    user.may("group", name, "read")
     return user
 
 
@@ -426,15 +433,26 @@ def test_transactions_that_are_refused_later_end_with_the_same_sentence(secure_b
 
 
 @pytest.mark.anyio
-async def test_a_secure_broker_that_restarts_is_waited_for(secure_broker: SecureBroker, running: User) -> None:
-    async with running.source(running.name, running.name) as source, running.sink(running.name) as sink:
-        reading = traffic.Reading(source)
-        await sink.publish([prediction(1)])
+async def test_a_secure_broker_that_restarts_is_waited_for(secure_broker: SecureBroker, unique: str) -> None:
+    """By both clients, as a restart takes long."""
+    async with AsyncExitStack() as stack:
+        sinks, readings = [], []
+        for transport in TRANSPORTS:
+            user = reader_and_writer(secure_broker, transport, f"{unique}-{transport}")
+            sinks.append(await stack.enter_async_context(user.sink(user.name)))
+            readings.append(traffic.Reading(await stack.enter_async_context(user.source(user.name, user.name))))
+            await sinks[-1].publish([prediction(1)])
         secure_broker.kill()
         async with anyio.create_task_group() as group:
-            group.start_soon(sink.publish, [prediction(2)])
+            for sink in sinks:
+                group.start_soon(sink.publish, [prediction(2)])
             await anyio.to_thread.run_sync(secure_broker.start)
-        await reading.until(lambda: len(reading.items) >= 2)
+        for reading in readings:
+            await reading.until(partial(enough, reading))
+
+
+def enough(reading: traffic.Reading) -> bool:
+    return len(reading.items) >= 2
 
 
 # --- a whole daemon ----------------------------------------------------------------------------------------------------------------------
