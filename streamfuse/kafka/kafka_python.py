@@ -150,6 +150,7 @@ class KafkaPythonConsumer:
             "fetch_max_wait_ms": 25,
             "fetch_max_bytes": reading.fetch_bytes,
             "max_partition_fetch_bytes": 4 * 1024 * 1024,
+            "max_poll_records": 5_000,  # each hand-over to the loop costs a change of threads
         }
         self._read_committed = reading.read_committed
         self._watch = Watch(settings)
