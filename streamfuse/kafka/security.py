@@ -69,9 +69,9 @@ class Rights:
     """What a client does at the brokers, so that it can say which right it lacks. `topics` and `group` are what it has used so far.
 
     The least that a daemon needs (Describe comes with each): Read on the topics of its streams and on its group, Write on the topics of
-    predictions and of dead letters, Read and Write on its topic of watermarks, if there is one. With `exactly_once` the source's user writes
-    the predictions, and needs Write on the transactional ids that begin with the group's name and `-`. Who subscribes needs Read on the
-    topic, and on the group if it has one. Brokers before Kafka 3.0 also want IdempotentWrite on the cluster of who writes.
+    predictions and of dead letters, Read and Write on its topic of watermarks, if there is one. With `exactly_once` the user of the source
+    writes the predictions, and needs Write on the transactional ids that begin with the group's name and `-`. Who subscribes needs Read on
+    the topic, and on the group if it has one. Brokers before Kafka 3.0 also want IdempotentWrite on the cluster of who writes.
     """
 
     def __init__(
