@@ -163,7 +163,7 @@ class Daemon:
         for loss in losses:
             if (loss.stream, loss.reason) not in self._told:
                 self._told.add((loss.stream, loss.reason))
-                log.warning("stream %s, key %s: a record is %s (further ones are counted only): %s", loss.stream, loss.key, *_why(loss))
+                log.warning("stream %s, key %.80r: a record is %s (further ones are counted only): %s", loss.stream, loss.key, *_why(loss))
         await self.dead_letters.take(losses)
         if self._losses is not None:
             await self._losses.write(losses)
