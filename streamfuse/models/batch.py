@@ -60,3 +60,9 @@ def _pad(samples: Sequence[Items | None], like: Items) -> Modality:
             n = len(sample.mask)
             data[row, :n], time[row, :n], mask[row, :n] = sample.data, sample.time, sample.mask
     return Modality(torch.from_numpy(data), torch.from_numpy(time), torch.from_numpy(mask))
+
+
+def mean_token(tokens: Modality) -> Tensor:
+    """`(batch, features)`: the mean over the tokens that are there; zeros where there are none."""
+    weight = tokens.mask.to(tokens.data.dtype)[..., None]
+    return (tokens.data * weight).sum(1) / weight.sum(1).clamp(min=1)

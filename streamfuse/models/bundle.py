@@ -23,11 +23,12 @@ from torch import Tensor
 
 from streamfuse.config import Settings
 from streamfuse.errors import BundleError
-from streamfuse.models.fusion_model import FusionModel, UnknownPart, build
+from streamfuse.models.fusion_model import FusionModel, build
+from streamfuse.models.parts import UnknownPart
 from streamfuse.models.preprocess import PREPROCESSORS, Preprocessor
 
-FORMAT = 1
-"""The newest format that this version reads, and the one that it writes."""
+FORMAT = 2
+"""The format that this version reads and writes."""
 
 TENSORS, CONFIG = "model.safetensors", "config.json"
 PACKAGED = Path(__file__).parent.parent / "bundles"
@@ -45,11 +46,11 @@ class BundleConfig(Settings):
 
     name: str
     format: int
-    labels: list[str] = Field(min_length=1)
     inputs: dict[str, dict[str, Any]] = Field(min_length=1)
     """Stream -> its preprocessing: `type` and options."""
     architecture: dict[str, Any]
-    """`features`, `encoders` (stream -> `type` and options), `fusion` (`type` and options)."""
+    """`features`, `encoders` (stream -> `type` and options), `fusion` (`type` and options), `heads` (task -> `type` and options).
+    The first task is the one whose answer a prediction carries as its label."""
     window: WindowShape
     metrics: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
@@ -69,6 +70,11 @@ class Bundle:
     def inputs(self) -> dict[str, str]:
         """Stream -> modality."""
         return {stream: part.modality for stream, part in self.preprocessors.items()}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the first task's head gives: its labels, or what it estimates."""
+        return self.model.head(self.model.tasks[0]).names
 
 
 def load_bundle(bundle: str | Path) -> Bundle:
@@ -128,11 +134,9 @@ def _parse(raw: bytes, folder: Path) -> BundleConfig:
     except ValueError as error:
         raise BundleError(f"expected JSON in {where}, found something else ({error}); restore the file") from None
     found = value.get("format") if isinstance(value, dict) else None
-    if isinstance(found, int) and found > FORMAT:
-        raise BundleError(
-            f"{where} has format {found}, this version reads up to {FORMAT}; install a newer streamfuse or export the "
-            "bundle again with this one"
-        )
+    if isinstance(found, int) and found != FORMAT:
+        advice = "install a newer streamfuse" if found > FORMAT else "train it again with this version"
+        raise BundleError(f"{where} has format {found}, this version reads format {FORMAT}; {advice}")
     try:
         return BundleConfig.model_validate(value)
     except ValidationError as error:
@@ -142,23 +146,14 @@ def _parse(raw: bytes, folder: Path) -> BundleConfig:
 
 def _assemble(config: BundleConfig, folder: Path) -> tuple[FusionModel, dict[str, Preprocessor]]:
     where = folder / CONFIG
-    preprocessors: dict[str, Preprocessor] = {}
-    for stream, options in config.inputs.items():
-        own = {key: value for key, value in options.items() if key != "type"}
-        name = str(options.get("type"))
-        if name not in PREPROCESSORS:
-            raise BundleError(
-                f"{where}: inputs.{stream}: expected a preprocessing that this version knows "
-                f"({', '.join(sorted(PREPROCESSORS))}), found {name!r}; install a newer streamfuse"
-            )
-        try:
-            preprocessors[stream] = PREPROCESSORS[name](**own)
-        except (TypeError, ValueError, ZeroDivisionError) as error:
-            raise BundleError(f"{where}: inputs.{stream}: {name!r} does not take {own}: {error}") from None
+    try:
+        preprocessors = {stream: PREPROCESSORS.make(options) for stream, options in config.inputs.items()}
+    except UnknownPart as error:
+        raise BundleError(f"{where}: inputs: {error}; install a newer streamfuse, or the package that brings it") from None
     try:
         # Without memory first: an absurd size in the config is found against the tensors, not by the allocator.
         with torch.device("meta"):
-            model = build(config.architecture, len(config.labels))
+            model = build(config.architecture)
     except UnknownPart as error:
         raise BundleError(f"{where}: architecture: {error}; install a newer streamfuse or correct it") from None
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:

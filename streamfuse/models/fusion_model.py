@@ -1,67 +1,89 @@
-"""A fusion model: encoders, a fusion and a head, put together by name from a bundle's config."""
+"""A fusion model: encoders, a fusion and heads, put together by name from a bundle's config."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from streamfuse.models.batch import Modality
-from streamfuse.models.encoders import ByteText, FaceMotion, LogMel
-from streamfuse.models.fusion import Concatenation, LateTransformer, mean_token
+from streamfuse.models.batch import Modality, mean_token
+from streamfuse.models.heads import Head
+from streamfuse.models.parts import ENCODERS, FUSIONS, HEADS, Scope, UnknownPart
 
-ENCODERS: dict[str, Callable[..., nn.Module]] = {"face_motion": FaceMotion, "log_mel": LogMel, "byte_text": ByteText}
-"""Called with `features` and the encoder's own options."""
-
-FUSIONS: dict[str, Callable[..., nn.Module]] = {"late_transformer": LateTransformer, "concatenation": Concatenation}
-"""Called with `streams`, `features` and the fusion's own options."""
-
-
-class UnknownPart(ValueError):
-    """An architecture names an encoder or a fusion that does not exist, or gives it options that it does not have."""
+State = tuple[Tensor, ...]
+"""What a causal encoder remembers of the items before; empty for all others."""
 
 
 class FusionModel(nn.Module):
-    """`encoders -> fusion -> head`. `forward` is the oracle; serving calls `encode` and `fuse`, with equal answers.
+    """`encoders -> fusion -> heads`. `forward` is the oracle; serving calls `encode` and `fuse`, with equal answers.
 
     `forward(inputs)` takes a mapping of stream to `Modality`, in any order. A stream that is left out, or that is
-    masked out for a sample, is absent there. It gives logits, `(batch, labels)`, finite for any subset, none included.
+    masked out for a sample, is absent there. It gives each task's outputs, `(batch, ...)` as its head says, finite for any
+    subset, none included.
     """
 
-    def __init__(self, encoders: Mapping[str, nn.Module], fusion: nn.Module, features: int, labels: int) -> None:
+    def __init__(
+        self,
+        encoders: Mapping[str, nn.Module],
+        fusion: nn.Module,
+        heads: Mapping[str, Head],
+        auxiliary: Mapping[str, Mapping[str, Head]],
+        features: int,
+    ) -> None:
         super().__init__()
-        self.streams = tuple(encoders)
+        self.streams, self.tasks = tuple(encoders), tuple(heads)
         self.features = features
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion
-        self.head = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, labels))
-        self.auxiliary = nn.ModuleDict({s: nn.Linear(features, labels) for s in self.streams})
+        self.heads = nn.ModuleDict(heads)
+        self.auxiliary = nn.ModuleDict({stream: nn.ModuleDict(own) for stream, own in auxiliary.items()})
 
-    def forward(self, inputs: Mapping[str, Modality]) -> Tensor:
-        return self.fuse({stream: self.encode(stream, inputs[stream]) for stream in self.streams if stream in inputs})
+    def forward(self, inputs: Mapping[str, Modality]) -> dict[str, Tensor]:
+        return self.fuse({stream: self.encode(stream, inputs[stream])[0] for stream in self.streams if stream in inputs})
 
-    def encode(self, stream: str, items: Modality) -> Modality:
-        """One stream's items as tokens, `(batch, tokens, features)`."""
-        tokens: Modality = self.encoders[stream](items)
-        return tokens
+    def encode(self, stream: str, items: Modality, state: State | None = None) -> tuple[Modality, State]:
+        """One stream's items as tokens, `(batch, tokens, features)`, and the state after them.
 
-    def fuse(self, tokens: Mapping[str, Modality], present: Tensor | None = None) -> Tensor:
-        """Tokens of any subset of the streams as logits, `(batch, labels)`.
+        A causal encoder goes on from `state`, the one that the items before left; the others need none.
+        """
+        encoder = self.encoders[stream]
+        if self.scope(stream) == "causal":
+            begun = encoder.begin(len(items.data)) if state is None else state  # type: ignore[operator]
+            step: tuple[Modality, State] = encoder.step(items, begun)  # type: ignore[operator]
+            return step
+        return encoder(items), ()
+
+    def fuse(self, tokens: Mapping[str, Modality], present: Tensor | None = None) -> dict[str, Tensor]:
+        """Tokens of any subset of the streams as each task's outputs.
 
         `present`, `(batch, streams)` bool in the order of `streams`, hides streams that are there.
         """
+        fused = self.fusion(self.complete(tokens, present))
+        return {task: head(fused) for task, head in self.heads.items()}
+
+    def complete(self, tokens: Mapping[str, Modality], present: Tensor | None = None) -> dict[str, Modality]:
+        """All streams in their order, what is left out or hidden as masked tokens: what a fusion takes."""
         some = next(iter(tokens.values()))
         whole = {s: tokens[s] if s in tokens else self._nothing(some) for s in self.streams}
         if present is not None:
-            whole = {s: Modality(part.data, part.time, part.mask & present[:, i, None]) for i, (s, part) in enumerate(whole.items())}
-        logits: Tensor = self.head(self.fusion(whole))
-        return logits
+            whole = {s: part._replace(mask=part.mask & present[:, i, None]) for i, (s, part) in enumerate(whole.items())}
+        return whole
 
-    def auxiliary_logits(self, tokens: Mapping[str, Modality]) -> dict[str, Tensor]:
-        """What each stream says alone, for training: `(batch, labels)`, without meaning where the stream is absent."""
-        return {stream: self.auxiliary[stream](mean_token(part)) for stream, part in tokens.items()}
+    def alone(self, tokens: Mapping[str, Modality]) -> dict[str, dict[str, Tensor]]:
+        """What each stream says alone, for training: stream -> task -> outputs, without meaning where it is absent."""
+        return {
+            stream: {task: head(mean_token(part)) for task, head in cast(nn.ModuleDict, self.auxiliary[stream]).items()}
+            for stream, part in tokens.items()
+        }
+
+    def head(self, task: str) -> Head:
+        return cast(Head, self.heads[task])
+
+    def scope(self, stream: str) -> Scope:
+        """What a token of this stream depends on."""
+        return cast(Scope, self.encoders[stream].scope)
 
     def _nothing(self, like: Modality) -> Modality:
         batch = len(like.data)
@@ -72,23 +94,22 @@ class FusionModel(nn.Module):
         )
 
 
-def build(architecture: Mapping[str, Any], labels: int) -> FusionModel:
-    """The model that an architecture describes: `features`, `encoders` (stream to type and options) and `fusion`.
+def build(architecture: Mapping[str, Any]) -> FusionModel:
+    """The model that an architecture describes: `features`, `encoders` (stream -> `type` and options), `fusion` (`type` and
+    options) and `heads` (task -> `type` and options).
 
     Raises `UnknownPart` with a sentence.
     """
     features = architecture["features"]
-    encoders = {stream: _part(ENCODERS, "encoder", options, {"features": features}) for stream, options in architecture["encoders"].items()}
-    fusion = _part(FUSIONS, "fusion", architecture["fusion"], {"streams": tuple(encoders), "features": features})
-    return FusionModel(encoders, fusion, features, labels)
-
-
-def _part(known: Mapping[str, Callable[..., nn.Module]], kind: str, options: Mapping[str, Any], given: Mapping[str, Any]) -> nn.Module:
-    name = str(options.get("type"))
-    if name not in known:
-        raise UnknownPart(f"expected a {kind} that this version knows ({', '.join(sorted(known))}), found {name!r}")
-    own = {key: value for key, value in options.items() if key != "type"}
+    encoders = {stream: ENCODERS.make(options, features=features) for stream, options in architecture["encoders"].items()}
+    fusion = FUSIONS.make(architecture["fusion"], streams=tuple(encoders), features=features)
+    described = architecture["heads"].items()
+    heads = {task: cast(Head, HEADS.make(options, features=features)) for task, options in described}
+    auxiliary = {
+        stream: {task: cast(Head, HEADS.make(options, features=features, normalised=False)) for task, options in described}
+        for stream in encoders
+    }
     try:
-        return known[name](**given, **own)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UnknownPart(f"the {kind} {name!r} does not take the options {own}: {error}") from None
+        return FusionModel(encoders, fusion, heads, auxiliary, features)
+    except KeyError as error:  # torch does not take a dot, or a name that its modules use themselves
+        raise UnknownPart(f"expected streams and tasks with other names: {error.args[0]}") from None

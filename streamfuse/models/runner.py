@@ -222,15 +222,21 @@ class TorchRunner:
         cuda = self.device.type == "cuda"
         with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=cuda):
             with self._timed("encode"):
-                tokens = {s: model.encode(s, inputs[s].to(self.device)) for s in model.streams}
+                tokens = {s: model.encode(s, inputs[s].to(self.device))[0] for s in model.streams}
             with self._timed("fuse"):
-                scores, shares = shapley(model.fuse, tokens, model.streams)
+                scores, shares = shapley(self._answers, tokens, model.streams)
                 return scores.cpu(), shares.cpu()
+
+    def _answers(self, tokens: Mapping[str, Modality], present: Tensor) -> Tensor:
+        """What the first task's head says, `(batch, names)`."""
+        model = self.bundle.model
+        task = model.tasks[0]
+        return model.head(task).read(model.fuse(tokens, present)[task])
 
     # --- results -----------------------------------------------------------------------------------------------------
 
     def _prediction(self, batch: PreparedBatch, i: int, now: int, scores: Sequence[float], shares: Sequence[float]) -> Prediction:
-        window, labels = batch.windows[i], self.bundle.config.labels
+        window, labels = batch.windows[i], self.bundle.labels
         present = batch.packets[i]
         return Prediction(
             key=window.key,

@@ -15,20 +15,20 @@ from streamfuse.models.batch import Modality
 def shapley(
     fuse: Callable[[Mapping[str, Modality], Tensor], Tensor], tokens: Mapping[str, Modality], streams: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities, `(batch, labels)`, and exact Shapley values on the greatest one, `(batch, streams)`.
+    """What `fuse` gives, `(batch, names)`, and exact Shapley values on the greatest of it, `(batch, streams)`.
 
-    All `2^streams` subsets are fused in one pass (Shapley 1953). The values of a sample add up to its probability less
-    that with nothing present; an absent stream's is 0.
+    `fuse` takes tokens and which streams to show, and gives probabilities or estimates. All `2^streams` subsets are fused in
+    one pass (Shapley 1953). The values of a sample add up to its answer less that with nothing present; an absent stream's
+    is 0.
     """
     count = len(streams)
     batch = len(tokens[streams[0]].mask)
     subsets = list(itertools.product((False, True), repeat=count))  # in the order of their binary number
     shown = torch.tensor(subsets, device=tokens[streams[0]].mask.device)  # (subsets, streams)
     repeated = {s: Modality(*(part.repeat(len(subsets), *[1] * (part.dim() - 1)) for part in tokens[s])) for s in streams}
-    logits = fuse(repeated, shown.repeat_interleave(batch, 0)).float()
-    probability = logits.softmax(1).reshape(len(subsets), batch, -1)  # (subsets, batch, labels)
-    whole = probability[-1]
-    value = probability.gather(2, whole.argmax(1)[None, :, None].expand(len(subsets), -1, 1))[..., 0]
+    answers = fuse(repeated, shown.repeat_interleave(batch, 0)).reshape(len(subsets), batch, -1)  # (subsets, batch, names)
+    whole = answers[-1]
+    value = answers.gather(2, whole.argmax(1)[None, :, None].expand(len(subsets), -1, 1))[..., 0]
     shares = torch.zeros(batch, count, device=value.device)
     for i in range(count):
         for number, subset in enumerate(subsets):

@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from streamfuse.models.batch import Items, Modality, collate
-from streamfuse.models.preprocess import FaceCrops, TextBytes, Waveform, compute
+from streamfuse.models.preprocess import compute
+from streamfuse.models.preprocess.face_crops import FaceCrops
+from streamfuse.models.preprocess.text_bytes import TextBytes
+from streamfuse.models.preprocess.waveform import Waveform
 from streamfuse.simulation.timeline import LABELS
 from streamfuse.training.pictures import Clip, Draw, faceless
 from streamfuse.training.rooms import RoomWindow

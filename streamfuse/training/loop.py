@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from streamfuse.models.batch import Modality
@@ -51,22 +50,23 @@ def train(model: FusionModel, batches: Iterable[tuple[Mapping[str, Modality], Te
 
 
 def loss_of(model: FusionModel, inputs: Mapping[str, Modality], labels: Tensor, recipe: Recipe) -> Tensor:
-    """Cross entropy of the fused answer, and of each present modality's own with the weight `recipe.auxiliary`."""
-    tokens = {stream: model.encode(stream, inputs[stream]) for stream in model.streams}
-    loss = F.cross_entropy(model.fuse(tokens), labels, label_smoothing=recipe.label_smoothing)
-    for stream, logits in model.auxiliary_logits(tokens).items():
-        each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=recipe.label_smoothing)
-        present = inputs[stream].present
-        loss = loss + recipe.auxiliary * (each * present).sum() / len(labels)
+    """Loss of the fused answer, and of each present modality's own with the weight `recipe.auxiliary`."""
+    tokens = {stream: model.encode(stream, inputs[stream])[0] for stream in model.streams}
+    (task,) = model.tasks
+    loss = model.head(task).loss(model.fuse(tokens)[task], labels, recipe.label_smoothing).mean()
+    for stream, outputs in model.alone(tokens).items():
+        each = model.head(task).loss(outputs[task], labels, recipe.label_smoothing)
+        loss = loss + recipe.auxiliary * (each * inputs[stream].present).sum() / len(labels)
     return loss
 
 
 def predict(model: FusionModel, samples: Sequence[Sample], hidden: Sequence[str] = (), size: int = 128) -> Tensor:
     """The label of each sample, `(samples,)`, with some streams hidden."""
     answers = []
+    (task,) = model.tasks
     with torch.inference_mode():
         for at in range(0, len(samples), size):
             inputs, labels = as_batch(samples[at : at + size])
             drop = torch.tensor([s in hidden for s in model.streams]).expand(len(labels), -1)
-            answers.append(model(without(inputs, drop, model.streams)).argmax(1))
+            answers.append(model(without(inputs, drop, model.streams))[task].argmax(1))
     return torch.cat(answers)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streamfuse.models.preprocess import resample
+from streamfuse.models.preprocess.waveform import resample
 
 RATE = 16_000
 Sound = NDArray[np.float32]  # one channel at RATE, full scale is 1

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from streamfuse.models.batch import Items
-from streamfuse.models.preprocess import FaceCrops
+from streamfuse.models.preprocess.face_crops import FaceCrops
 from streamfuse.simulation.room import Room
 from streamfuse.training.pictures import Draw, as_items
 from streamfuse.training.recordings import RATE, grey_jpeg

@@ -46,6 +46,7 @@ ARCHITECTURE: dict[str, Any] = {
         "text": {"type": "byte_text", "width": 16, "hidden": 32},
     },
     "fusion": {"type": "late_transformer", "layers": 2, "heads": 4},
+    "heads": {"state": {"type": "classification", "labels": list(LABELS)}},
 }
 INPUTS: dict[str, dict[str, Any]] = {
     "video": {"type": "face_crops", "size": FACE.size, "fps": 16, "detect_every_ms": 250, "width": 320},
@@ -165,7 +166,7 @@ def split(material: Material, fold: int | None) -> tuple[Pools, Pools]:
 
 def _fit(material: Material, fold: int | None, recipe: Recipe, progress: Progress, what: str) -> FusionModel:
     torch.manual_seed(recipe.seed)
-    model = build(ARCHITECTURE, len(LABELS))
+    model = build(ARCHITECTURE)
     draw = np.random.default_rng([recipe.seed, 1])
     task = progress.add_task(f"train {what}", total=recipe.steps, loss="")
     recent: list[float] = []
@@ -222,7 +223,6 @@ def _save(folder: Path, model: FusionModel, recipe: Recipe, metrics: Mapping[str
     config = BundleConfig(
         name=NAME,
         format=FORMAT,
-        labels=list(LABELS),
         inputs=INPUTS,
         architecture=ARCHITECTURE,
         window=WindowShape(size_ms=1000, hop_ms=500),

@@ -28,19 +28,19 @@ INPUTS: dict[str, dict[str, Any]] = {
 
 
 def architecture(fusion: str = "late_transformer") -> dict[str, Any]:
-    return {"features": 16, "encoders": ENCODERS, "fusion": {"type": fusion}}
+    heads = {"state": {"type": "classification", "labels": LABELS}}
+    return {"features": 16, "encoders": ENCODERS, "fusion": {"type": fusion}, "heads": heads}
 
 
 def model(fusion: str = "late_transformer", seed: int = 0) -> FusionModel:
     torch.manual_seed(seed)
-    return build(architecture(fusion), len(LABELS)).eval()
+    return build(architecture(fusion)).eval()
 
 
 def config(fusion: str = "late_transformer", **changes: Any) -> BundleConfig:
     values: dict[str, Any] = {
         "name": "small",
-        "format": 1,
-        "labels": LABELS,
+        "format": 2,
         "inputs": INPUTS,
         "architecture": architecture(fusion),
         "window": WindowShape(size_ms=1000, hop_ms=500),

@@ -56,13 +56,13 @@ def test_digest_changes_with_either_file(bundle: Path, name: str) -> None:
     if name == "config.json":
         change_config(bundle, name="other")
     else:
-        change_tensors(bundle, **{"head.1.bias": torch.ones(4)})
+        change_tensors(bundle, **{"heads.state.linear.bias": torch.ones(4)})
     assert load_bundle(bundle).digest != before
 
 
 def test_missing_tensor_is_named_with_its_shape(bundle: Path) -> None:
-    change_tensors(bundle, **{"head.1.bias": None})
-    assert "tensor head.1.bias [4] is missing" in refusal(bundle)
+    change_tensors(bundle, **{"heads.state.linear.bias": None})
+    assert "tensor heads.state.linear.bias [4] is missing" in refusal(bundle)
 
 
 def test_extra_tensor_is_named(bundle: Path) -> None:
@@ -71,12 +71,12 @@ def test_extra_tensor_is_named(bundle: Path) -> None:
 
 
 def test_tensor_of_wrong_shape_is_named_with_both_shapes(bundle: Path) -> None:
-    change_tensors(bundle, **{"head.1.bias": torch.zeros(7)})
-    assert "tensor head.1.bias should be [4], is [7]" in refusal(bundle)
+    change_tensors(bundle, **{"heads.state.linear.bias": torch.zeros(7)})
+    assert "tensor heads.state.linear.bias should be [4], is [7]" in refusal(bundle)
 
 
 def test_tensor_with_nan_is_refused(bundle: Path) -> None:
-    change_tensors(bundle, **{"head.1.bias": torch.full((4,), torch.nan)})
+    change_tensors(bundle, **{"heads.state.linear.bias": torch.full((4,), torch.nan)})
     assert "not finite" in refusal(bundle)
 
 
@@ -106,8 +106,13 @@ def test_folder_with_only_a_pickle_says_that_it_is_not_opened(bundle: Path) -> N
 
 
 def test_newer_format_is_refused_with_both_versions(bundle: Path) -> None:
-    change_config(bundle, format=2, something_new=True)
-    assert "has format 2, this version reads up to 1" in refusal(bundle)
+    change_config(bundle, format=3, something_new=True)
+    assert "has format 3, this version reads format 2" in refusal(bundle)
+
+
+def test_older_format_is_refused(bundle: Path) -> None:
+    change_config(bundle, format=1)
+    assert "has format 1, this version reads format 2; train it again" in refusal(bundle)
 
 
 def test_config_that_is_not_json_is_refused(bundle: Path) -> None:

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from streamfuse.models.batch import Items, Modality, collate
-from streamfuse.models.fusion_model import FUSIONS, UnknownPart, build
-from streamfuse.models.preprocess import FaceCrops, TextBytes, Waveform
+from streamfuse.models.fusion_model import build
+from streamfuse.models.parts import FUSIONS, UnknownPart
+from streamfuse.models.preprocess.face_crops import FaceCrops
+from streamfuse.models.preprocess.text_bytes import TextBytes
+from streamfuse.models.preprocess.waveform import Waveform
 from tests.models.making import ENCODERS, LABELS, architecture, model
 
 EMPTY = {"video": FaceCrops().empty(), "audio": Waveform().empty(), "text": TextBytes().empty()}
@@ -38,24 +41,24 @@ def batch(*samples: dict[str, Items]) -> dict[str, Modality]:
     return collate(samples, EMPTY)
 
 
-@pytest.mark.parametrize("fusion", sorted(FUSIONS))
+@pytest.mark.parametrize("fusion", FUSIONS.names())
 class TestEachFusion:
     @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
     def test_any_subset_gives_finite_logits(self, fusion: str, subset: tuple[str, ...]) -> None:
         whole = sample(0)
-        logits = model(fusion)(batch({s: whole[s] for s in subset}))
+        logits = model(fusion)(batch({s: whole[s] for s in subset}))["state"]
         assert logits.shape == (1, len(LABELS))
         assert bool(torch.isfinite(logits).all())
 
     def test_order_of_the_mapping_does_not_matter(self, fusion: str) -> None:
         inputs = batch(sample(0))
         backwards = {s: inputs[s] for s in reversed(STREAMS)}
-        assert torch.equal(model(fusion)(inputs), model(fusion)(backwards))
+        assert torch.equal(model(fusion)(inputs)["state"], model(fusion)(backwards)["state"])
 
     def test_sample_is_answered_the_same_alone_and_in_a_batch(self, fusion: str) -> None:
         samples = [sample(0), sample(1, frames=30, blocks=83, texts=1), {"audio": sample(2)["audio"]}, {}]
-        together = model(fusion)(batch(*samples))
-        alone = torch.cat([model(fusion)(batch(s)) for s in samples])
+        together = model(fusion)(batch(*samples))["state"]
+        alone = torch.cat([model(fusion)(batch(s))["state"] for s in samples])
         torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
     def test_stream_left_out_is_a_stream_masked_out(self, fusion: str) -> None:
@@ -66,19 +69,19 @@ class TestEachFusion:
 
     def test_encode_and_fuse_answer_as_forward(self, fusion: str) -> None:
         made, inputs = model(fusion), batch(sample(0), {"text": sample(1)["text"]})
-        tokens = {s: made.encode(s, inputs[s]) for s in STREAMS}
+        tokens = {s: made.encode(s, inputs[s])[0] for s in STREAMS}
         torch.testing.assert_close(made.fuse(tokens), made(inputs), atol=1e-5, rtol=1e-5)
 
     def test_present_hides_streams_like_the_mask(self, fusion: str) -> None:
         made, inputs = model(fusion), batch(sample(0))
-        tokens = {s: made.encode(s, inputs[s]) for s in STREAMS}
+        tokens = {s: made.encode(s, inputs[s])[0] for s in STREAMS}
         hidden = made.fuse(tokens, torch.tensor([[True, False, True]]))
         torch.testing.assert_close(hidden, made(batch({s: sample(0)[s] for s in ("video", "text")})), atol=1e-5, rtol=1e-5)
 
     def test_gradients_reach_every_parameter(self, fusion: str) -> None:
         made, inputs = model(fusion).train(), batch(sample(0), sample(1))
-        tokens = {s: made.encode(s, inputs[s]) for s in STREAMS}
-        parts = [made.fuse(tokens), *made.auxiliary_logits(tokens).values()]
+        tokens = {s: made.encode(s, inputs[s])[0] for s in STREAMS}
+        parts = [made.fuse(tokens)["state"], *(alone["state"] for alone in made.alone(tokens).values())]
         torch.stack([part.square().sum() for part in parts]).sum().backward()  # type: ignore[no-untyped-call]
         untouched = [name for name, p in made.named_parameters() if p.grad is None or not bool(p.grad.any())]
         assert untouched == []
@@ -87,7 +90,7 @@ class TestEachFusion:
 def test_text_behind_its_end_does_not_count() -> None:
     one = sample(0, texts=1)
     longer = {**one, "text": Items(np.pad(one["text"].data, ((0, 0), (0, 60))), one["text"].time, one["text"].mask)}
-    short, long = (model().encode("text", collate([s], {"text": s["text"]})["text"]).data for s in (one, longer))
+    short, long = (model().encode("text", collate([s], {"text": s["text"]})["text"])[0].data for s in (one, longer))
     torch.testing.assert_close(short, long, atol=1e-5, rtol=1e-5)
 
 
@@ -96,7 +99,7 @@ def test_brightness_of_the_whole_picture_does_not_count() -> None:
     pixels = np.asarray(whole["video"].data, np.uint8) // 2
     dark = Items(pixels, whole["video"].time, whole["video"].mask)
     bright = Items(pixels + np.uint8(100), dark.time, dark.mask)
-    first, second = (model().encode("video", batch({"video": v})["video"]).data for v in (dark, bright))
+    first, second = (model().encode("video", batch({"video": v})["video"])[0].data for v in (dark, bright))
     torch.testing.assert_close(first, second, atol=1e-3, rtol=1e-3)
 
 
@@ -110,9 +113,9 @@ def test_brightness_of_the_whole_picture_does_not_count() -> None:
 )
 def test_unknown_part_is_refused_with_the_known_ones(wrong: dict[str, object], said: str) -> None:
     with pytest.raises(UnknownPart, match=said):
-        build({**architecture(), **wrong}, 4)
+        build({**architecture(), **wrong})
 
 
 def test_parts_may_be_fewer_than_the_default() -> None:
-    made = build({"features": 16, "encoders": {"audio": ENCODERS["audio"]}, "fusion": {"type": "concatenation"}}, 2)
-    assert made({"audio": batch(sample(0))["audio"]}).shape == (1, 2)
+    made = build({**architecture("concatenation"), "encoders": {"audio": ENCODERS["audio"]}})
+    assert made({"audio": batch(sample(0))["audio"]})["state"].shape == (1, len(LABELS))

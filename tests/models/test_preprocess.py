@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from streamfuse.errors import BundleError
 from streamfuse.models.faces import Box, FaceFinder, face_crops
-from streamfuse.models.preprocess import FaceCrops, TextBytes, Waveform, compute, lay_out, resample
+from streamfuse.models.preprocess import compute
+from streamfuse.models.preprocess.face_crops import FaceCrops
+from streamfuse.models.preprocess.text_bytes import TextBytes
+from streamfuse.models.preprocess.waveform import Waveform, lay_out, resample
 from streamfuse.models.remember import OnceCache
 from streamfuse.types import MILLISECOND, SECOND, Audio
 from tests.models.making import packet

@@ -122,7 +122,7 @@ def samples() -> list[Sample]:
 
 def trained(samples: list[Sample]) -> tuple[FusionModel, list[float]]:
     torch.manual_seed(0)
-    model = build(architecture(), len(LABELS))
+    model = build(architecture())
     losses: list[float] = []
     recipe = Recipe(steps=25, rate=5e-3)
     train(model, [as_batch(samples)] * recipe.steps, recipe, lambda _, loss: losses.append(loss))
@@ -141,7 +141,7 @@ def test_training_learns_and_the_same_seed_learns_the_same(samples: list[Sample]
 
 def test_dropped_stream_is_absent_and_the_loss_stays_finite(samples: list[Sample]) -> None:
     inputs, labels = as_batch(samples)
-    model = build(architecture(), len(LABELS))
+    model = build(architecture())
     hidden = without(inputs, torch.ones(len(labels), 3, dtype=torch.bool), model.streams)
     assert not any(bool(part.mask.any()) for part in hidden.values())
     assert bool(torch.isfinite(loss_of(model, hidden, labels, Recipe())))

@@ -1,8 +1,4 @@
-"""Fusions: the tokens of any subset of modalities in, one vector out.
-
-A fusion takes `tokens`, a mapping of stream to `Modality` with `(batch, tokens, features)`, in any order, and gives
-`(batch, features)`. What is masked out does not count, and with nothing present at all the answer is still finite.
-"""
+"""Late-fusion transformer, the default: each modality is encoded by itself, then all tokens attend to each other."""
 
 from __future__ import annotations
 
@@ -14,14 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamfuse.models.batch import Modality
+from streamfuse.models.parts import FUSIONS
 
 
+@FUSIONS.register("late_transformer")
 class LateTransformer(nn.Module):
     """A small transformer over the tokens of all modalities and one of its own, whose output is the answer.
 
     Each token carries its modality and its time; its own token is never masked, so attention always has something to
     look at. Pre-norm (Xiong et al., ICML 2020).
     """
+
+    missing = "masked out of the attention"
 
     def __init__(self, streams: Sequence[str], features: int, layers: int = 2, heads: int = 4) -> None:
         super().__init__()
@@ -42,31 +42,6 @@ class LateTransformer(nn.Module):
             x = layer(x, mask)
         out: Tensor = self.norm(x[:, 0])
         return out
-
-
-class Concatenation(nn.Module):
-    """Each modality's mean token, zeros where it is absent, and which ones are present, side by side through two
-    layers."""
-
-    def __init__(self, streams: Sequence[str], features: int, hidden: int = 128) -> None:
-        super().__init__()
-        self.streams, self.features = tuple(streams), features
-        self.layers = nn.Sequential(
-            nn.Linear(len(self.streams) * (features + 1), hidden), nn.GELU(), nn.Linear(hidden, features), nn.GELU()
-        )
-
-    def forward(self, tokens: Mapping[str, Modality]) -> Tensor:
-        parts = [tokens[s] for s in self.streams]
-        means = [mean_token(part) for part in parts]
-        present = [part.present.to(part.data.dtype)[:, None] for part in parts]
-        out: Tensor = self.layers(torch.cat([*means, *present], 1))
-        return out
-
-
-def mean_token(tokens: Modality) -> Tensor:
-    """`(batch, features)`: the mean over the tokens that are there; zeros where there are none."""
-    weight = tokens.mask.to(tokens.data.dtype)[..., None]
-    return (tokens.data * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 class _Layer(nn.Module):

@@ -1,8 +1,7 @@
-"""Encoders: one modality's items in, tokens out.
+"""Encoders of who-is-talking: they compare the items of a window with each other, so that a token depends on all of them.
 
-An encoder takes a `Modality` and gives one whose `data` is `(batch, tokens, features)`. What is masked out never
-changes what is not: padding is set to zero before each operation that looks at neighbours, and normalisation works on
-each position alone. So an answer does not depend on what else is in the batch.
+What is masked out never changes what is not: padding is set to zero before each operation that looks at neighbours, and
+normalisation works on each position alone.
 """
 
 from __future__ import annotations
@@ -14,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamfuse.models.batch import Modality
+from streamfuse.models.parts import ENCODERS, Scope
 
 
+@ENCODERS.register("face_motion")
 class FaceMotion(nn.Module):
     """Steadied face crops to one token a frame, from where and how much the face moves, not from what it looks like.
 
@@ -26,6 +27,7 @@ class FaceMotion(nn.Module):
     window; likewise how far each cell's brightness departs from its mean (a mouth that opens darkens).
     """
 
+    scope: Scope = "window"
     blur: Tensor
 
     def __init__(self, features: int, size: int = 48, grid: int = 6, longest_gap: float = 0.6) -> None:
@@ -72,6 +74,7 @@ class FaceMotion(nn.Module):
         return F.conv2d(x, self.blur).reshape(batch, frames, height, width)
 
 
+@ENCODERS.register("log_mel")
 class LogMel(nn.Module):
     """Sound to tokens of `8 * block` (160 ms for blocks of 20 ms) by a small convolutional net over a log-mel
     spectrogram.
@@ -81,6 +84,7 @@ class LogMel(nn.Module):
     height.
     """
 
+    scope: Scope = "window"
     mel: Tensor
     taper: Tensor
 
@@ -116,28 +120,6 @@ class LogMel(nn.Module):
         frames = wave.unfold(1, self.width, self.block) * self.taper  # (batch, blocks, width)
         power = torch.fft.rfft(frames).abs().square() / self.taper.square().sum()
         return torch.log(power @ self.mel + 1e-8).transpose(1, 2)
-
-
-class ByteText(nn.Module):
-    """Texts as UTF-8 bytes to one token each: an embedding a byte, a convolution over five of them, mean and
-    greatest."""
-
-    def __init__(self, features: int, width: int = 24, hidden: int = 48) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(256, width)
-        self.conv = nn.Conv1d(width, hidden, 5, padding=2)
-        self.project = nn.Linear(2 * hidden, features)
-        self.norm = nn.LayerNorm(features)
-
-    def forward(self, texts: Modality) -> Modality:
-        raw, time, mask = texts  # raw is (batch, texts, bytes) uint8, zeros behind the text's end
-        batch, count, _ = raw.shape
-        there = (raw > 0).flatten(0, 1)[:, None].float()  # (batch * texts, 1, bytes)
-        x = self.embed(raw.flatten(0, 1).long()).transpose(1, 2) * there
-        x = F.gelu(self.conv(x)) * there
-        mean = x.sum(2) / there.sum(2).clamp(min=1)
-        tokens = self.project(torch.cat([mean, x.amax(2)], 1)).unflatten(0, (batch, count))
-        return Modality(self.norm(tokens) * mask[..., None], time, mask)
 
 
 class TimeMix(nn.Module):
