@@ -16,7 +16,8 @@ exit codes:
   1    an unexpected error                   6    a sink can't be written (disk full, topic refused)
   2    wrong use of the command line         7    stopping took longer than pipeline.drain_timeout
   3    the config or its topics are wrong    8    more dead letters than dead_letters.max_share
-  4    the model bundle is not usable        130, 143   ended at once by a second SIGINT, SIGTERM
+  4    the model bundle is not usable        9    a data set is not usable
+  130, 143   ended at once by a second SIGINT, SIGTERM
 """
 
 EXAMPLES = """\

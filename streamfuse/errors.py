@@ -7,6 +7,7 @@
     ├── SinkError                6   a sink can't take predictions and waiting won't help (a full disk, a refused topic)
     ├── DrainTimeout             7   the orderly stop took longer than `drain_timeout`
     ├── TooManyDeadLetters       8   a greater share of the records is of no use than `dead_letters.max_share`
+    ├── DataError                9   a data set can't be trained on or evaluated; carries every problem at once
     └── RecordError                  one record can't be used; it never ends the process
         ├── InvalidRecord            its description is wrong: headers, event time -> quarantined
         └── UndecodablePayload       its payload is not what it says it is, text that is not UTF-8 included -> undecodable
@@ -63,6 +64,16 @@ class DrainTimeout(StreamFuseError):
 
 class TooManyDeadLetters(StreamFuseError):
     exit_code = 8
+
+
+class DataError(StreamFuseError):
+    """Carries all `problems` of a data set, not only the first."""
+
+    exit_code = 9
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
 
 
 class RecordError(StreamFuseError):

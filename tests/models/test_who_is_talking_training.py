@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from streamfuse.models.fusion_model import FusionModel, build
-from streamfuse.training import sounds
-from streamfuse.training.dataset import FACE, OTHER, SILENCE, Sample, as_batch, audio_items, text_items, without
-from streamfuse.training.loop import Recipe, loss_of, predict, train
-from streamfuse.training.pictures import Draw, faceless, mistaken, speaking, still
-from streamfuse.training.recordings import RATE, Sound, Talker, active_stretches, spoken_share
-from streamfuse.training.rooms import room_windows
-from streamfuse.training.texts import caption, sound_caption
-from streamfuse.training.voices import as_heard, other_windows, silent_windows
+from streamfuse.training.who_is_talking import sounds
+from streamfuse.training.who_is_talking.dataset import FACE, OTHER, SILENCE, Sample, as_batch, audio_items, text_items, without
+from streamfuse.training.who_is_talking.loop import Recipe, loss_of, predict, train
+from streamfuse.training.who_is_talking.pictures import Draw, faceless, mistaken, speaking, still
+from streamfuse.training.who_is_talking.recordings import RATE, Sound, Talker, active_stretches, spoken_share
+from streamfuse.training.who_is_talking.rooms import room_windows
+from streamfuse.training.who_is_talking.texts import caption, sound_caption
+from streamfuse.training.who_is_talking.voices import as_heard, other_windows, silent_windows
 from tests.models.making import LABELS, architecture
 
 KINDS = [sounds.music, sounds.band_noise, sounds.hum, sounds.clicks, sounds.applause, sounds.alarm, sounds.other_sound]

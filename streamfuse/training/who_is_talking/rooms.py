@@ -11,9 +11,9 @@ import numpy as np
 from streamfuse.models.batch import Items
 from streamfuse.models.preprocess.face_crops import FaceCrops
 from streamfuse.simulation.room import Room
-from streamfuse.training.pictures import Draw, as_items
-from streamfuse.training.recordings import RATE, grey_jpeg
-from streamfuse.training.voices import Samples
+from streamfuse.training.who_is_talking.pictures import Draw, as_items
+from streamfuse.training.who_is_talking.recordings import RATE, grey_jpeg
+from streamfuse.training.who_is_talking.voices import Samples
 from streamfuse.types import SECOND
 
 

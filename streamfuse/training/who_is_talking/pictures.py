@@ -13,7 +13,7 @@ from streamfuse.models.batch import Items
 from streamfuse.models.faces import Box, face_crops
 from streamfuse.models.preprocess import compute
 from streamfuse.models.preprocess.face_crops import FaceCrops
-from streamfuse.training.recordings import Talker, grey_jpeg
+from streamfuse.training.who_is_talking.recordings import Talker, grey_jpeg
 from streamfuse.types import SECOND, Packet, Position
 
 Draw = np.random.Generator

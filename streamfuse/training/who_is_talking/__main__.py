@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from streamfuse.models.bundle import FORMAT, BundleConfig, WindowShape, save_bundle
 from streamfuse.models.fusion_model import FusionModel, build
 from streamfuse.simulation.timeline import LABELS
-from streamfuse.training.dataset import (
+from streamfuse.training.who_is_talking.dataset import (
     EMPTY,
     FACE,
     OFF_SCREEN,
@@ -31,11 +31,11 @@ from streamfuse.training.dataset import (
     draw_sample,
     room_sample,
 )
-from streamfuse.training.loop import Recipe, predict, train
-from streamfuse.training.pictures import Clip, mistaken, speaking, still
-from streamfuse.training.recordings import RATE, Talker, Voice, read_talkers, read_voices
-from streamfuse.training.rooms import RoomWindow, room_windows
-from streamfuse.training.voices import Samples, as_heard, other_windows, silent_windows, voice_windows
+from streamfuse.training.who_is_talking.loop import Recipe, predict, train
+from streamfuse.training.who_is_talking.pictures import Clip, mistaken, speaking, still
+from streamfuse.training.who_is_talking.recordings import RATE, Talker, Voice, read_talkers, read_voices
+from streamfuse.training.who_is_talking.rooms import RoomWindow, room_windows
+from streamfuse.training.who_is_talking.voices import Samples, as_heard, other_windows, silent_windows, voice_windows
 
 NAME = "who-is-talking"
 ARCHITECTURE: dict[str, Any] = {

@@ -21,10 +21,10 @@ from streamfuse.models.preprocess.face_crops import FaceCrops
 from streamfuse.models.preprocess.text_bytes import TextBytes
 from streamfuse.models.preprocess.waveform import Waveform
 from streamfuse.simulation.timeline import LABELS
-from streamfuse.training.pictures import Clip, Draw, faceless
-from streamfuse.training.rooms import RoomWindow
-from streamfuse.training.texts import caption, sound_caption
-from streamfuse.training.voices import Samples
+from streamfuse.training.who_is_talking.pictures import Clip, Draw, faceless
+from streamfuse.training.who_is_talking.rooms import RoomWindow
+from streamfuse.training.who_is_talking.texts import caption, sound_caption
+from streamfuse.training.who_is_talking.voices import Samples
 from streamfuse.types import SECOND, Packet, Position
 
 FACE, WAVE, TEXT = FaceCrops(), Waveform(), TextBytes()

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from streamfuse.training.recordings import RATE, Sound, Voice, spoken_share
-from streamfuse.training.sounds import (
+from streamfuse.training.who_is_talking.recordings import RATE, Sound, Voice, spoken_share
+from streamfuse.training.who_is_talking.sounds import (
     Draw,
     band_limited,
     faster,

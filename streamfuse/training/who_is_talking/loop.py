@@ -10,7 +10,7 @@ from torch import Tensor
 
 from streamfuse.models.batch import Modality
 from streamfuse.models.fusion_model import FusionModel
-from streamfuse.training.dataset import Sample, as_batch, without
+from streamfuse.training.who_is_talking.dataset import Sample, as_batch, without
 
 Report = Callable[[int, float], None]
 

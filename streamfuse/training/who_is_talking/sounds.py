@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from streamfuse.training.recordings import RATE, Sound
+from streamfuse.training.who_is_talking.recordings import RATE, Sound
 
 Draw = np.random.Generator
 
