@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,12 +17,15 @@ class Items:
     """One modality of one window: `data` is `(items, ...)`, `time` is each item's offset from the window's end in
     seconds (float32).
 
-    `mask` says which items are really there; the others are padding within the window (sound that never came).
+    `mask` says which items are really there; the others are padding within the window (sound that never came). `keys` says
+    what each item was made of, so that overlapping windows share what is computed of it: within a stream, equal keys mean equal
+    data (the time may differ). Without keys nothing is shared.
     """
 
     data: NDArray[np.generic]
     time: NDArray[np.float32]
     mask: NDArray[np.bool_]
+    keys: Sequence[Hashable] | None = None
 
 
 class Modality(NamedTuple):

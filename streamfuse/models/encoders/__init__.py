@@ -9,6 +9,9 @@ Its `scope` says what a token depends on, and so what serving may keep for overl
 - `item`: on its own item alone, one token an item.
 - `causal`: on its item and those before it, at most `context` of them. It also has `begin(batch)`, the state before the
   first item, and `step(items, state)`, which gives the tokens of the next items and the state after them; `forward` is
-  `step` from `begin`. Items come in multiples of `stride`, the items of one token.
+  `step` from `begin`. Items come in multiples of `stride`, the items of one token. A state is tensors whose first dimension is
+  the batch. Without a `context` (None: all that was before counts) it is served like `window`.
 - `window`: on the whole window. Nothing is kept.
+
+What a token says does not depend on its items' times, which count from the window's end; its `time` is made of them.
 """

@@ -5,7 +5,7 @@ A new recipe is a new file in this folder, registered with `PREPROCESSORS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from streamfuse.models.batch import Items
@@ -34,7 +34,7 @@ class Preprocessor(Protocol):
 
     def prepare(self, start: int, end: int, packets: Sequence[tuple[Packet, Any]], remember: Remember[Any]) -> Items:
         """The stream's part of the window `[start, end)`; `packets` are in order of event time, each with its reduced
-        payload."""
+        payload. Its items have `keys` (made with `identity`) where overlapping windows get the same items."""
         ...
 
     def empty(self) -> Items:
@@ -48,6 +48,11 @@ PREPROCESSORS: Registry[Preprocessor] = Registry("preprocessing", "streamfuse.pr
 def compute(packet: Packet, word: str, make: Callable[[], T]) -> T:
     """A `Remember` that remembers nothing."""
     return make()
+
+
+def identity(packet: Packet) -> Hashable:
+    """Equal for the same packet, in whichever windows it stands."""
+    return packet.stream, packet.key, packet.position, packet.event_time
 
 
 def first_of_each(times: Sequence[int], spacing: int) -> list[int]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamfuse.models.batch import Items
 from streamfuse.models.decode import Decoded
-from streamfuse.models.preprocess import PREPROCESSORS, Remember
+from streamfuse.models.preprocess import PREPROCESSORS, Remember, identity
 from streamfuse.types import SECOND, Packet
 
 
@@ -34,7 +34,7 @@ class TextBytes:
         last = packets[-self.most :]
         data = np.stack([raw for _, raw in last]) if last else np.zeros((0, self.length), np.uint8)
         time = np.array([(max(p.event_time, start) - end) / SECOND for p, _ in last], np.float32)
-        return Items(data, time, np.ones(len(last), np.bool_))
+        return Items(data, time, np.ones(len(last), np.bool_), [identity(p) for p, _ in last])
 
     def empty(self) -> Items:
         n = self.most

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamfuse.models.batch import Items
 from streamfuse.models.decode import Decoded
-from streamfuse.models.preprocess import PREPROCESSORS, Remember
+from streamfuse.models.preprocess import PREPROCESSORS, Remember, identity
 from streamfuse.types import MILLISECOND, SECOND, Audio, Packet
 
 
@@ -48,7 +48,24 @@ class Waveform:
             covered |= there[np.arange(len(line)) * len(there) // len(line)]
         data = np.clip(np.rint(line), -32768, 32767).astype(np.int16).reshape(blocks, self.block)
         time = (np.arange(-blocks, 0, dtype=np.float32) + 0.5) * np.float32(self.block_ns / SECOND)
-        return Items(data, time, covered.reshape(blocks, self.block).mean(1) >= 0.5)
+        return Items(data, time, covered.reshape(blocks, self.block).mean(1) >= 0.5, self._keys(packets, max(begin, start), begin, end))
+
+    def _keys(self, packets: Sequence[tuple[Packet, Audio]], earliest: int, begin: int, end: int) -> list[Hashable] | None:
+        """Each block's packets and which of their samples stands first in it; none where sound is resampled, as one sample then
+        depends on all of the window."""
+        blocks = (end - begin) // self.block_ns
+        if any(audio.rate != self.rate for _, audio in packets) or (end - begin) * self.rate != blocks * self.block * SECOND:
+            return None
+        keys: list[tuple[Hashable, ...]] = [() for _ in range(blocks)]
+        places = place([(p.event_time, audio.samples[:, 0]) for p, audio in packets], self.rate, begin)
+        for (packet, audio), at in zip(packets, places, strict=True):
+            who = identity(packet)
+            for block in range(max(at // self.block, 0), min(-(-(at + len(audio.samples)) // self.block), blocks)):
+                keys[block] += ((who, block * self.block - at),)
+        cut, within = divmod((earliest - begin) * self.rate // SECOND, self.block)
+        if within:
+            keys[cut] += (within,)
+        return list(keys)
 
     def empty(self) -> Items:
         n = self.least
@@ -59,26 +76,34 @@ def lay_out(
     chunks: Sequence[tuple[int, NDArray[np.int16]]], rate: int, earliest: int, begin: int, end: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Chunks (event time, samples) on the axis `[begin, end)` at their own rate, with what is covered; nothing before
-    `earliest`.
-
-    A chunk that begins within 10 ms of where the one before it ended follows on it without a seam: event times jitter
-    by more than a sample, and every seam is a click.
-    """
+    `earliest`."""
     length = (end - begin) * rate // SECOND
     line = np.zeros(length, np.float32)
     covered = np.zeros(length, np.bool_)
     first = max((earliest - begin) * rate // SECOND, 0)
+    for (_, samples), at in zip(chunks, place(chunks, rate, begin), strict=True):
+        low, high = max(at, first), min(at + len(samples), length)
+        if low < high:
+            line[low:high] = samples[low - at : high - at]
+            covered[low:high] = True
+    return line, covered
+
+
+def place(chunks: Sequence[tuple[int, NDArray[np.int16]]], rate: int, begin: int) -> list[int]:
+    """At which sample from `begin` on each chunk (event time, samples) starts.
+
+    One that begins within 10 ms of where the one before it ended follows on it without a seam: event times jitter by more than
+    a sample, and every seam is a click.
+    """
+    places: list[int] = []
     after: int | None = None
     for event_time, samples in chunks:
         at = round((event_time - begin) * rate / SECOND)
         if after is not None and abs(at - after) * 100 <= rate:
             at = after
+        places.append(at)
         after = at + len(samples)
-        low, high = max(at, first), min(after, length)
-        if low < high:
-            line[low:high] = samples[low - at : high - at]
-            covered[low:high] = True
-    return line, covered
+    return places
 
 
 def resample(samples: NDArray[np.float32], count: int) -> NDArray[np.float32]:
