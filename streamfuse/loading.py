@@ -8,13 +8,15 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from streamfuse.config import Config, DeadLetterSettings, NoDeadLetterSettings, Settings, SinkSettings, SourceSettings
 from streamfuse.errors import ConfigError, Problem
+
+S = TypeVar("S", bound=Settings)
 
 PREFIX = "STREAMFUSE_"
 FOR_TESTS = {"STREAMFUSE_KAFKA_HOME", "STREAMFUSE_DATA", "STREAMFUSE_BENCH"}
@@ -74,6 +76,28 @@ def load_dead_letters(path: Path | None, environ: Mapping[str, str]) -> tuple[De
     return found.dead_letters, found.sources
 
 
+def load_settings(path: Path, root: type[S], changes: Mapping[str, str]) -> S:
+    """Settings of another class, from a YAML file of its own, with `changes` such as `training.epochs` -> `3`.
+
+    Raises ConfigError with every problem that was found.
+    """
+    tree = _tree(_read(path), root)
+    problems = []
+    for where, text in changes.items():
+        value: object = text
+        with suppress(yaml.YAMLError, ValueError):
+            value = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
+        if not _put(tree, where.split("."), value):
+            problems.append(Problem(where, "leads to no place in the file; correct it"))
+    try:
+        found = root.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError([*problems, *problems_of(error, root)]) from None
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
 def config_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the config, for editors."""
     schema = Config.model_json_schema()
@@ -89,13 +113,14 @@ def _read(path: Path) -> str:
         raise ConfigError([Problem(str(path), f"expected UTF-8, found byte {error.object[error.start]:#x} at {error.start}")]) from None
 
 
-def _tree(text: str) -> dict[str, Any]:
+def _tree(text: str, root: type[BaseModel] = Config) -> dict[str, Any]:
     try:
         tree = yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a tag such as !!int before what is none
         raise ConfigError([Problem("", f"expected YAML, found {_unlike_yaml(error)}")]) from None
     if not isinstance(tree, dict):
-        raise ConfigError([Problem("", f"expected sections such as `sources:` and `sync:`, found {_kind(tree)}")])
+        first = next(name for name, field in root.model_fields.items() if field.is_required() and field.annotation is not str)
+        raise ConfigError([Problem("", f"expected sections such as `{first}:`, found {_kind(tree)}")])
     return tree
 
 
