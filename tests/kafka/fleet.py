@@ -256,6 +256,49 @@ class Trial:
         self.violations = violations + judge(self.published.all, expected).violations(self._place.delivery)
 
 
+class Trials:
+    """Several places under the same faults at the same time; use it with `with`."""
+
+    def __init__(self, places: Sequence[Place], folder: Path) -> None:
+        self.all = [Trial(place, folder / place.name) for place in places]
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for trial in self.all:
+                stack.enter_context(trial)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        self._stack.close()
+
+    @property
+    def violations(self) -> list[str]:
+        return [violation for trial in self.all for violation in trial.violations]
+
+    @property
+    def published(self) -> list[int]:
+        """How many predictions there are of each."""
+        return [len(trial.published.all) for trial in self.all]
+
+    def read_for(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            for trial in self.all:
+                trial.read_for(min(left, 0.1))
+
+    def until_more(self, count: int) -> None:
+        """Returns when each has so many more predictions."""
+        before = self.published
+        for trial, had in zip(self.all, before, strict=True):
+            trial.until_more(count - (len(trial.published.all) - had))
+
+    def end(self) -> None:
+        for trial in self.all:
+            trial.end()
+
+
 def read_on(published: Published, wanted: Iterable[WindowId], fleet: Fleet) -> None:
     """Returns when all of these are there, when none came for long, or when a replica has ended of itself."""
     left = set(wanted) - {prediction.id for prediction in published.all}

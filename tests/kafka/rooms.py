@@ -27,6 +27,8 @@ NOON = 1_777_636_800 * SECOND
 STREAMS = ("video", "audio", "text")
 PARTITIONS = 2
 DELIVERIES = ["at_least_once", "exactly_once"]
+WAYS = [("at_least_once", "kafka-python"), ("exactly_once", "confluent")]
+"""So that each delivery and each client meets each fault."""
 EVERY = {"video": 200 * MILLISECOND, "audio": 200 * MILLISECOND, "text": SECOND}
 _PICTURES = [
     bytes(cv2.imencode(".jpg", np.random.default_rng(n).integers(0, 255, (24, 32, 3), dtype=np.uint8))[1].tobytes()) for n in range(8)
