@@ -16,13 +16,13 @@ PACKAGE = Path(__file__).parents[1] / "streamfuse"
 LAYERS = (  # each part imports its own layer and those above it, never one below
     ("types", "errors", "ledger", "logs", "notify", "share"),
     ("interfaces", "clock", "config", "loading", "topic_uses"),
-    ("sync", "models", "codecs", "headers", "lengths", "documents", "metrics", "topics", "simulation", "training", "delivery"),
+    ("sync", "models", "codecs", "headers", "lengths", "documents", "metrics", "topics", "simulation", "delivery"),
     ("dead_letters", "kafka", "header_schemas", "asyncapi"),
     ("sources", "sinks", "feeder", "web", "sieve"),
     ("pipeline",),
     ("daemon",),
     ("assembly", "view"),
-    ("demo", "simulate", "records", "subscription", "tail", "dlq", "schema_command", "topics_command"),
+    ("demo", "simulate", "training", "records", "subscription", "tail", "dlq", "schema_command", "topics_command"),
     ("cli", "testing", "streamfuse"),  # what people start or import; `streamfuse` is the package's own `__init__`
     ("__main__",),
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,6 +65,23 @@ class Samples(Protocol):
 
 
 DATA: Registry[Samples] = Registry("data set", "streamfuse.data", "streamfuse.training.data")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """`Samples` put together from columns and what reads one row."""
+
+    inputs: Mapping[str, Mapping[str, Any]]
+    empty: Mapping[str, Items]
+    heads: Mapping[str, Mapping[str, Any]]
+    targets: Mapping[str, NDArray[np.generic]]
+    names: Sequence[str]
+    reader: Callable[[int], Mapping[str, Items]]
+    groups: Sequence[str] = field(default=())
+    parts: Sequence[str] = field(default=())
+
+    def read(self, row: int) -> Mapping[str, Items]:
+        return self.reader(row)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
