@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from pydantic import Field, ValidationError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from streamfuse.config import Settings
@@ -26,6 +25,7 @@ from streamfuse.errors import BundleError
 from streamfuse.models.fusion_model import FusionModel, build
 from streamfuse.models.parts import UnknownPart
 from streamfuse.models.preprocess import PREPROCESSORS, Preprocessor
+from streamfuse.models.tensors import read_tensors
 
 FORMAT = 2
 """The format that this version reads and writes."""
@@ -166,14 +166,7 @@ def _assemble(config: BundleConfig, folder: Path) -> tuple[FusionModel, dict[str
 
 
 def _tensors(path: Path, model: FusionModel) -> dict[str, Tensor]:
-    with path.open("rb") as file:
-        head = file.read(9)
-    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
-        raise BundleError(f"{path} is a pickle, which can run code when it is opened; it was not opened. Save it as safetensors")
-    try:
-        found = load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise BundleError(f"expected safetensors in {path}, found something else ({error}); restore the file") from None
+    found = read_tensors(path)
     wanted = model.state_dict()
     problems = [f"tensor {name} {list(wanted[name].shape)} is missing" for name in sorted(wanted.keys() - found.keys())]
     problems += [f"tensor {name} {list(found[name].shape)} is not in the architecture" for name in sorted(found.keys() - wanted.keys())]
