@@ -1,4 +1,8 @@
-"""What each stream contributes to an answer: exact Shapley values over all subsets of the streams."""
+"""What each stream contributes to an answer: exact Shapley values over all subsets of the streams, on tokens that are there already.
+
+Shapley, "A Value for n-Person Games", 1953. The values of a sample add up to its answer less that with nothing present; an absent
+stream's is 0.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +14,61 @@ import torch
 from torch import Tensor
 
 from streamfuse.models.batch import Modality
+from streamfuse.models.fusion_model import FusionModel
+
+Fuse = Callable[[Mapping[str, Modality], Tensor], Tensor]
+"""Tokens and which streams to show, `(batch, streams)` bool, to probabilities or estimates, `(batch, names)`."""
+
+ROWS = 4096
+"""The most windows fused in one pass, so that six streams (64 subsets) don't take 64 times a large batch's memory."""
 
 
-def shapley(
-    fuse: Callable[[Mapping[str, Modality], Tensor], Tensor], tokens: Mapping[str, Modality], streams: Sequence[str]
-) -> tuple[Tensor, Tensor]:
-    """What `fuse` gives, `(batch, names)`, and exact Shapley values on the greatest of it, `(batch, streams)`.
+def contributions(model: FusionModel, tokens: Mapping[str, Modality], task: str) -> tuple[Tensor, Tensor]:
+    """What the model says of a task, `(batch, names)`, and each stream's value on each of it, `(batch, names, streams)`, from
+    tokens of any of its streams as `encode` gave them."""
 
-    `fuse` takes tokens and which streams to show, and gives probabilities or estimates. All `2^streams` subsets are fused in
-    one pass (Shapley 1953). The values of a sample add up to its answer less that with nothing present; an absent stream's
-    is 0.
+    def fuse(some: Mapping[str, Modality], shown: Tensor) -> Tensor:
+        return model.head(task).read(model.fuse(some, shown)[task])
+
+    return shapley_of_each(fuse, model.complete(tokens), model.streams)
+
+
+def shapley(fuse: Fuse, tokens: Mapping[str, Modality], streams: Sequence[str], rows: int = ROWS) -> tuple[Tensor, Tensor]:
+    """What `fuse` gives, `(batch, names)`, and each stream's value on the greatest of it, `(batch, streams)`."""
+    answers, each = shapley_of_each(fuse, tokens, streams, rows)
+    return answers, each.take_along_dim(answers.argmax(1)[:, None, None], 1)[:, 0]
+
+
+def shapley_of_each(fuse: Fuse, tokens: Mapping[str, Modality], streams: Sequence[str], rows: int = ROWS) -> tuple[Tensor, Tensor]:
+    """What `fuse` gives, `(batch, names)`, and each stream's value on each of it, `(batch, names, streams)`.
+
+    `fuse` is called with each of the `2^streams` subsets of each sample, with as many subsets at once as `rows` allows.
     """
-    count = len(streams)
-    batch = len(tokens[streams[0]].mask)
-    subsets = list(itertools.product((False, True), repeat=count))  # in the order of their binary number
-    shown = torch.tensor(subsets, device=tokens[streams[0]].mask.device)  # (subsets, streams)
-    repeated = {s: Modality(*(part.repeat(len(subsets), *[1] * (part.dim() - 1)) for part in tokens[s])) for s in streams}
-    answers = fuse(repeated, shown.repeat_interleave(batch, 0)).reshape(len(subsets), batch, -1)  # (subsets, batch, names)
-    whole = answers[-1]
-    value = answers.gather(2, whole.argmax(1)[None, :, None].expand(len(subsets), -1, 1))[..., 0]
-    shares = torch.zeros(batch, count, device=value.device)
-    for i in range(count):
-        for number, subset in enumerate(subsets):
-            if not subset[i]:
-                size = sum(subset)
-                weight = math.factorial(size) * math.factorial(count - size - 1) / math.factorial(count)
-                shares[:, i] += weight * (value[number + (1 << (count - 1 - i))] - value[number])
-    return whole, shares
+    present = torch.stack([tokens[s].present for s in streams], 1)
+    batch, count = present.shape
+    subsets = torch.tensor(subsets_of(count), device=present.device)  # (subsets, streams)
+    at_once = max(1, rows // max(batch, 1))
+    chunks = [subsets[at : at + at_once] for at in range(0, len(subsets), at_once)]
+    values = torch.cat([_answers(fuse, tokens, chunk) for chunk in chunks])  # (subsets, batch, names)
+    return values[-1], shares(values, count) * present[:, None]
+
+
+def subsets_of(count: int) -> list[tuple[bool, ...]]:
+    """All subsets of so many streams, in the order of their binary number: nothing first, everything last."""
+    return list(itertools.product((False, True), repeat=count))
+
+
+def shares(value: Tensor, count: int) -> Tensor:
+    """Each stream's part, `(..., streams)`, of what each subset is worth, `(subsets, ...)` in the order of `subsets_of`."""
+    fair = [math.factorial(size) * math.factorial(count - size - 1) / math.factorial(count) for size in range(count)]
+    # What a subset's worth counts for a stream in it, and for a stream without it, below 0.
+    counts = [[fair[sum(s) - 1] if s[i] else -fair[sum(s)] for i in range(count)] for s in subsets_of(count)]
+    return torch.tensordot(value, torch.tensor(counts, dtype=value.dtype, device=value.device), ([0], [0]))
+
+
+def _answers(fuse: Fuse, tokens: Mapping[str, Modality], subsets: Tensor) -> Tensor:
+    """`(subsets, batch, names)`, in one pass."""
+    count = len(subsets)
+    repeated = {s: Modality(*(part.repeat(count, *[1] * (part.dim() - 1)) for part in tokens[s])) for s in tokens}
+    batch = len(next(iter(tokens.values())).mask)
+    return fuse(repeated, subsets.repeat_interleave(batch, 0)).reshape(count, batch, -1)
