@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from streamfuse.models.batch import Modality, mean_token
+from streamfuse.models.fusions.pooling import scaled_to_one
 from streamfuse.models.heads import Head
 from streamfuse.models.parts import ENCODERS, FUSIONS, HEADS, Scope, UnknownPart
+from streamfuse.models.reconstruction import Reconstruction
 
 State = tuple[Tensor, ...]
 """What a causal encoder remembers of the items before; empty for all others."""
@@ -21,7 +23,7 @@ class FusionModel(nn.Module):
 
     `forward(inputs)` takes a mapping of stream to `Modality`, in any order. A stream that is left out, or that is
     masked out for a sample, is absent there. It gives each task's outputs, `(batch, ...)` as its head says, finite for any
-    subset, none included.
+    subset, none included. With a `reconstruction`, the fusion sees a predicted token in place of an absent stream.
     """
 
     def __init__(
@@ -31,11 +33,13 @@ class FusionModel(nn.Module):
         heads: Mapping[str, Head],
         auxiliary: Mapping[str, Mapping[str, Head]],
         features: int,
+        reconstruction: Reconstruction | None = None,
     ) -> None:
         super().__init__()
         self.streams, self.tasks = tuple(encoders), tuple(heads)
         self.features = features
         self.encoders = nn.ModuleDict(encoders)
+        self.reconstruction = reconstruction
         self.fusion = fusion
         self.heads = nn.ModuleDict(heads)
         self.auxiliary = nn.ModuleDict({stream: nn.ModuleDict(own) for stream, own in auxiliary.items()})
@@ -60,8 +64,17 @@ class FusionModel(nn.Module):
 
         `present`, `(batch, streams)` bool in the order of `streams`, hides streams that are there.
         """
-        fused = self.fusion(self.complete(tokens, present))
+        fused = self.fusion(self._filled(self.complete(tokens, present)))
         return {task: head(fused) for task, head in self.heads.items()}
+
+    def weights(self, tokens: Mapping[str, Modality], present: Tensor | None = None) -> Tensor | None:
+        """How much each stream counts in the fusion, `(batch, streams)`: rows sum to 1 over the streams that are present, or are
+        zeros where none is. None for a fusion that has no weights. What a reconstructed stream counts is not told."""
+        if not hasattr(self.fusion, "weigh"):
+            return None
+        whole = self.complete(tokens, present)
+        there = torch.stack([whole[s].present for s in self.streams], 1)
+        return scaled_to_one(cast(Tensor, self.fusion.weigh(self._filled(whole))) * there)  # type: ignore[operator]
 
     def complete(self, tokens: Mapping[str, Modality], present: Tensor | None = None) -> dict[str, Modality]:
         """All streams in their order, what is left out or hidden as masked tokens: what a fusion takes."""
@@ -78,12 +91,21 @@ class FusionModel(nn.Module):
             for stream, part in tokens.items()
         }
 
+    def reconstruction_loss(self, tokens: Mapping[str, Modality]) -> Tensor:
+        """`(batch,)`, for training: how far off the reconstruction of what is present is; zeros for a model without one."""
+        whole = self.complete(tokens)
+        some = whole[self.streams[0]].data
+        return some.new_zeros(len(some)) if self.reconstruction is None else self.reconstruction.loss(whole)
+
     def head(self, task: str) -> Head:
         return cast(Head, self.heads[task])
 
     def scope(self, stream: str) -> Scope:
         """What a token of this stream depends on."""
         return cast(Scope, self.encoders[stream].scope)
+
+    def _filled(self, whole: Mapping[str, Modality]) -> Mapping[str, Modality]:
+        return whole if self.reconstruction is None else self.reconstruction.fill(whole)
 
     def _nothing(self, like: Modality) -> Modality:
         batch = len(like.data)
@@ -96,20 +118,30 @@ class FusionModel(nn.Module):
 
 def build(architecture: Mapping[str, Any]) -> FusionModel:
     """The model that an architecture describes: `features`, `encoders` (stream -> `type` and options), `fusion` (`type` and
-    options) and `heads` (task -> `type` and options).
+    options), `heads` (task -> `type` and options), and, if absent streams are to be reconstructed, `reconstruction` (its options).
 
     Raises `UnknownPart` with a sentence.
     """
-    features = architecture["features"]
+    features, described = architecture["features"], architecture["heads"].items()
     encoders = {stream: ENCODERS.make(options, features=features) for stream, options in architecture["encoders"].items()}
-    fusion = FUSIONS.make(architecture["fusion"], streams=tuple(encoders), features=features)
-    described = architecture["heads"].items()
-    heads = {task: cast(Head, HEADS.make(options, features=features)) for task, options in described}
-    auxiliary = {
-        stream: {task: cast(Head, HEADS.make(options, features=features, normalised=False)) for task, options in described}
-        for stream in encoders
-    }
+    streams = tuple(encoders)
     try:
-        return FusionModel(encoders, fusion, heads, auxiliary, features)
+        fusion = FUSIONS.make(architecture["fusion"], streams=streams, features=features)
+        heads = {task: cast(Head, HEADS.make(options, features=features)) for task, options in described}
+        auxiliary = {
+            stream: {task: cast(Head, HEADS.make(options, features=features, normalised=False)) for task, options in described}
+            for stream in streams
+        }
+        return FusionModel(encoders, fusion, heads, auxiliary, features, _reconstruction(architecture, streams))
     except KeyError as error:  # torch does not take a dot, or a name that its modules use themselves
         raise UnknownPart(f"expected streams and tasks with other names: {error.args[0]}") from None
+
+
+def _reconstruction(architecture: Mapping[str, Any], streams: tuple[str, ...]) -> Reconstruction | None:
+    options = architecture.get("reconstruction")
+    if options is None:
+        return None
+    try:
+        return Reconstruction(streams, architecture["features"], **options)
+    except (TypeError, ValueError) as error:
+        raise UnknownPart(f"the reconstruction does not take the options {options}: {error}") from None

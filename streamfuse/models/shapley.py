@@ -63,7 +63,8 @@ def shares(value: Tensor, count: int) -> Tensor:
     fair = [math.factorial(size) * math.factorial(count - size - 1) / math.factorial(count) for size in range(count)]
     # What a subset's worth counts for a stream in it, and for a stream without it, below 0.
     counts = [[fair[sum(s) - 1] if s[i] else -fair[sum(s)] for i in range(count)] for s in subsets_of(count)]
-    return torch.tensordot(value, torch.tensor(counts, dtype=value.dtype, device=value.device), ([0], [0]))
+    out: Tensor = torch.tensordot(value, torch.tensor(counts, dtype=value.dtype, device=value.device), ([0], [0]))
+    return out
 
 
 def _answers(fuse: Fuse, tokens: Mapping[str, Modality], subsets: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamfuse.models.batch import Modality
+from streamfuse.models.fusions.blocks import WAVES, Layer, mark, vectors
+from streamfuse.models.fusions.pooling import scaled_to_one
 from streamfuse.models.parts import FUSIONS
 
 
@@ -17,8 +18,9 @@ from streamfuse.models.parts import FUSIONS
 class LateTransformer(nn.Module):
     """A small transformer over the tokens of all modalities and one of its own, whose output is the answer.
 
-    Each token carries its modality and its time; its own token is never masked, so attention always has something to
-    look at. Pre-norm (Xiong et al., ICML 2020).
+    Vaswani et al., "Attention Is All You Need", NeurIPS 2017, read out as in Devlin et al., "BERT", NAACL 2019. Each token carries
+    its modality and its time. An absent modality is masked out of the attention; the model's own token is never masked, so
+    attention always has something to look at.
     """
 
     missing = "masked out of the attention"
@@ -27,40 +29,34 @@ class LateTransformer(nn.Module):
         super().__init__()
         self.streams, self.features = tuple(streams), features
         self.own = nn.Parameter(torch.randn(1, 1, features) * 0.02)
-        self.modality = nn.ParameterDict({s: nn.Parameter(torch.randn(features) * 0.02) for s in self.streams})
-        self.clock = nn.Linear(16, features)
-        self.layers = nn.ModuleList([_Layer(features, heads) for _ in range(layers)])
+        self.modality = vectors(self.streams, features)
+        self.clock = nn.Linear(WAVES, features)
+        self.layers = nn.ModuleList([Layer(features, heads) for _ in range(layers)])
         self.norm = nn.LayerNorm(features)
 
     def forward(self, tokens: Mapping[str, Modality]) -> Tensor:
-        parts = [(s, tokens[s]) for s in self.streams]
-        x = torch.cat([part.data + self.modality[s] + self.clock(_waves(part.time)) for s, part in parts], 1)
-        mask = torch.cat([part.mask for _, part in parts], 1)
-        own = self.own.expand(len(x), 1, -1)
-        x, mask = torch.cat([own, x * mask[..., None]], 1), F.pad(mask, (1, 0), value=True)
+        x, mask = self._laid_out(tokens)
         for layer in self.layers:
             x = layer(x, mask)
         out: Tensor = self.norm(x[:, 0])
         return out
 
+    def weigh(self, tokens: Mapping[str, Modality]) -> Tensor:
+        """Where the answer was looked up: attention followed from its own token back through the layers, each of which hands on
+        half of what a token was before (attention rollout; Abnar and Zuidema, "Quantifying Attention Flow", ACL 2020)."""
+        x, mask = self._laid_out(tokens)
+        looked = []
+        for layer in self.layers:
+            looked.append(layer.attention(x, mask))  # type: ignore[operator]
+            x = layer(x, mask)
+        flow = F.one_hot(mask.new_zeros(len(mask), dtype=torch.long), mask.shape[1]).to(x.dtype)[:, None]  # (batch, 1, tokens)
+        for attention in reversed(looked):
+            flow = (flow + flow @ attention) / 2
+        counts = [tokens[s].mask.shape[1] for s in self.streams]
+        return scaled_to_one(torch.stack([part.sum(1) for part in torch.split_with_sizes(flow[:, 0, 1:], counts, 1)], 1))
 
-class _Layer(nn.Module):
-    def __init__(self, features: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.before_attention, self.before_mlp = nn.LayerNorm(features), nn.LayerNorm(features)
-        self.qkv, self.out = nn.Linear(features, 3 * features), nn.Linear(features, features)
-        self.mlp = nn.Sequential(nn.Linear(features, 2 * features), nn.GELU(), nn.Linear(2 * features, features))
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.before_attention(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])  # (batch, heads, tokens, d)
-        x = x + self.out(seen.transpose(1, 2).flatten(2))
-        out: Tensor = x + self.mlp(self.before_mlp(x))
-        return out
-
-
-def _waves(time: Tensor) -> Tensor:
-    """`(batch, tokens, 16)`: the time in seconds as sines and cosines with periods from 8 s down to 1/16 s."""
-    angles = time[..., None] * (2 * math.pi / 8) * 2 ** torch.arange(8, device=time.device)
-    return torch.cat([angles.sin(), angles.cos()], -1)
+    def _laid_out(self, tokens: Mapping[str, Modality]) -> tuple[Tensor, Tensor]:
+        """Its own token and all others, `(batch, 1 + tokens, features)`, and which are there."""
+        x = torch.cat([mark(tokens[s], self.modality[s], self.clock) for s in self.streams], 1)
+        mask = torch.cat([tokens[s].mask for s in self.streams], 1)
+        return torch.cat([self.own.expand(len(x), 1, -1), x], 1), F.pad(mask, (1, 0), value=True)
