@@ -59,9 +59,22 @@ class Noise:
 
     def disturb(self, batch: Batch, levels: Mapping[str, float | Sequence[float]], seed: int, way: Way = "noise") -> Batch:
         """The batch with noise on the streams of `levels`: one level, or one a row. It is drawn by the seed, the row and the stream alone,
-        so that a row gets the same noise in whatever batch it stands. Works on the CPU."""
-        inputs = {s: self._modality(s, part, levels[s], batch.rows, seed, way) if s in levels else part for s, part in batch.inputs.items()}
+        so that a row gets the same noise in whatever batch it stands."""
+        inputs = {s: self.modality(s, part, levels[s], batch.rows, seed, way) if s in levels else part for s, part in batch.inputs.items()}
         return replace(batch, inputs=inputs)
+
+    def modality(
+        self, stream: str, part: Modality, level: float | Sequence[float], rows: Sequence[int], seed: int, way: Way = "noise"
+    ) -> Modality:
+        """The same for one stream of these rows. It is made on the CPU, wherever the tensors are."""
+        levels = [level] * len(rows) if isinstance(level, int | float) else level
+        number = list(self._usual).index(stream)
+        data, time, mask = (one.cpu().numpy().copy() for one in part)
+        for i, (row, own) in enumerate(zip(rows, levels, strict=True)):
+            noisy = self.items(stream, Items(data[i], time[i], mask[i]), own, np.random.default_rng([seed, int(row), number]), way)
+            data[i], mask[i] = noisy.data, noisy.mask
+        device = part.mask.device
+        return Modality(torch.from_numpy(data).to(device), part.time, torch.from_numpy(mask).to(device))
 
     def items(self, stream: str, items: Items, level: float, draw: np.random.Generator, way: Way = "noise") -> Items:
         """The same for one row of one stream. Items that are not there stay so."""
@@ -75,17 +88,6 @@ class Noise:
         usual = self._usual[stream]
         data = _garbled(items.data, level, draw, usual.words) if usual.words.size else _mixed(items.data, level, draw, usual)
         return Items(_where(items.mask, data), items.time, items.mask)
-
-    def _modality(self, stream: str, part: Modality, level: float | Sequence[float], rows: Sequence[int], seed: int, way: Way) -> Modality:
-        levels = [level] * len(rows) if isinstance(level, int | float) else level
-        number = list(self._usual).index(stream)
-        data, mask = part.data.clone(), part.mask.clone()
-        for i, (row, own) in enumerate(zip(rows, levels, strict=True)):
-            items = Items(part.data[i].numpy(), part.time[i].numpy(), part.mask[i].numpy())
-            noisy = self.items(stream, items, own, np.random.default_rng([seed, int(row), number]), way)
-            if noisy is not items:
-                data[i], mask[i] = torch.from_numpy(noisy.data), torch.from_numpy(noisy.mask)
-        return Modality(data, part.time, mask)
 
 
 def _usual(column: Sequence[Items], empty: Items, is_text: bool) -> Usual:
