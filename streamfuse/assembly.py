@@ -83,6 +83,7 @@ def build(config: Config, *, clock: Clock | None = None, topics: Topics | None =
     dead_letters = DeadLetters(config.dead_letters, letters[0], lambda: _received(config, synchronizer), time, metrics)
     runner = runners[0]
     metrics.watch(synchronizer)
+    metrics.watch_embeddings(runner.embeddings)
     metrics.model(runner.bundle.config.name, runner.bundle.digest, str(runner.device))
     return Daemon(config, time, hub, metrics, synchronizer, runner, sources, sinks, dead_letters, deliveries[0], feeds)
 

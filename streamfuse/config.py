@@ -292,6 +292,12 @@ class ModelSettings(Settings):
     decode_threads: int = Field(2, gt=0)
     cpu_threads: int = Field(1, gt=0)
     """Threads of one forward pass on the CPU. A small model loses more by waiting for them than it gains."""
+    recompute: bool = False
+    """Encode every window anew rather than share the tokens of frames, chunks and texts that stand in several. For comparison."""
+    embedding_bytes: int = Field(64 * 1024 * 1024, gt=0)
+    """For the tokens that are kept of a stream, on the device; the least recently used go first."""
+    explain: bool = True
+    """Tell what each stream contributes to a prediction. It takes one fusion for every subset of the streams."""
     truth: str | None = None
     """A text stream that carries the true label: it is not shown to the model and stands in each prediction."""
     publish_texts: bool = False

@@ -71,7 +71,8 @@ def prediction_to_json(prediction: Prediction) -> str:
     1 to 9999.
     """
     p = prediction
-    for name, numbers in (("scores", p.scores), ("contributions", p.contributions)):
+    told = {"scores": p.scores, "contributions": p.contributions, "weights": p.weights}
+    for name, numbers in {**told, **{f"outputs.{task}": answer for task, answer in p.outputs.items()}}.items():
         for label, number in numbers.items():
             if not math.isfinite(number):
                 raise InvalidRecord(f"{name}.{label}: expected a finite number, found {number}; the model's output is broken")
@@ -89,6 +90,9 @@ def prediction_to_json(prediction: Prediction) -> str:
             "packets": dict(p.packets),
             "texts": dict(p.texts),
             "truth": p.truth,
+            "kind": p.kind,
+            "weights": {k: float(v) for k, v in p.weights.items()},
+            "outputs": {task: {k: float(v) for k, v in answer.items()} for task, answer in p.outputs.items()},
             "model": p.model,
             "digest": p.digest,
             "produced_at": format_time(p.produced_at),
@@ -122,6 +126,7 @@ def prediction_from_json(text: str | bytes) -> Prediction:
         produced_at=instants["produced_at"],
         texts=_take(document, "texts", _mapping(_string)),
         truth=None if truth is None else _string(truth, "truth"),
+        **{name: read(document[name], name) for name, read in _ADDED.items() if name in document},
     )
 
 
@@ -140,7 +145,7 @@ def prediction_schema() -> dict[str, Any]:
         "description": "What a model says about one window. (key, start, end, revision) is its identity.",
         "type": "object",
         "properties": properties,
-        "required": [name for name in properties if name != "truth"],
+        "required": [name for name in properties if name != "truth" and name not in _ADDED],
     }
 
 
@@ -151,13 +156,16 @@ _MEANINGS = {  # in the order of the document
     "start": "Event time at which the window begins (inclusive).",
     "end": "Event time at which the window ends (exclusive).",
     "revision": "0 as the window closed; greater where late packets changed it. The greatest one holds.",
-    "label": "The most probable label.",
-    "scores": "Label -> probability.",
+    "label": "The name with the greatest score: the most probable label.",
+    "scores": "Label -> probability; where the kind is regression, what is estimated -> the estimate.",
     "absent": "Stream without a packet in the window -> why: idle, late, gap, shed, undecodable, clock.",
-    "contributions": "Present stream -> its Shapley value on the probability of the label.",
+    "contributions": "Present stream -> its Shapley value on the score of the label; empty unless the config asks for it.",
     "packets": "Stream -> how many packets the model saw.",
     "texts": "Text stream -> its words in the window; empty unless the config publishes them.",
     "truth": "The true label, where a stream carries it.",
+    "kind": "What the scores are: of one of the labels (classification, ordinal), of each for itself (multilabel), estimates (regression).",
+    "weights": "Present stream -> the weight that the fusion gave it; empty where it gives none.",
+    "outputs": "Task -> name -> score, for a model of several tasks; label and scores are of the first.",
     "model": "The model bundle's name.",
     "digest": "The model bundle's digest.",
     "produced_at": "When the prediction was made.",
@@ -281,3 +289,7 @@ def _mapping(read: Reader[T]) -> Reader[dict[str, T]]:
         return {name: read(entry, f"{where}.{name}") for name, entry in value.items()}
 
     return mapping
+
+
+_ADDED: dict[str, Reader[Any]] = {"kind": _string, "weights": _mapping(_number), "outputs": _mapping(_mapping(_number))}
+"""Fields of predictions that earlier versions did not write, and how they are read."""

@@ -33,6 +33,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._queues = _Queues()
         self.registry.register(self._queues)
+        self._embeddings = _Embeddings()
+        self.registry.register(self._embeddings)
         self._read: Callable[[Callable[[], _Snapshot]], _Snapshot] = lambda read: read()
         windows = Counter("streamfuse_windows", "Windows emitted", ["complete"], registry=self.registry)
         self._complete, self._incomplete = windows.labels("true"), windows.labels("false")
@@ -128,6 +130,10 @@ class Metrics:
         """From now on scrapes, which come on other threads, look at the pipeline only between two steps of its event loop."""
         self._read = lambda read: run_sync(read, token=token)
 
+    def watch_embeddings(self, counts: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Read a runner's counts at each scrape: by stream, and by `computed` or `kept`."""
+        self._embeddings.counts = counts
+
     def watch_queue(self, name: str, depth: Callable[[], int]) -> None:
         """Read a channel's depth at each scrape."""
         self._queues.depths[name] = depth
@@ -195,6 +201,19 @@ class _Queues(Collector):
         yield _gauge(
             "streamfuse_queue_depth", "Items that wait between two stages", {q: depth() for q, depth in self.depths.items()}, "queue"
         )
+
+
+class _Embeddings(Collector):
+    def __init__(self) -> None:
+        self.counts: Callable[[], Mapping[tuple[str, str], int]] = dict
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "streamfuse_embeddings", "Tokens of a stream that were encoded, or kept from earlier windows", labels=["stream", "result"]
+        )
+        for labels, count in self.counts().items():
+            family.add_metric(labels, count)
+        yield family
 
 
 def _gauge(name: str, text: str, values: Mapping[str, float], label: str = "stream") -> Metric:

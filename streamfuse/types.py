@@ -257,10 +257,12 @@ class Rest(NamedTuple):
 class Prediction:
     """What a model says about one window.
 
-    `scores` maps each label to its probability; `label` is the greatest. `contributions` maps each present stream to its exact Shapley
-    value on the probability of `label` (Shapley 1953; the baseline is the model with nothing present). `packets` counts what went in
-    per stream, `texts` holds the text streams' words when the config publishes them, `truth` the true label when there is a truth stream.
-    `model` and `digest` name the bundle.
+    `scores` maps each label to its probability; `label` is the greatest. Where `kind` is `regression`, they are estimates of what it
+    names. `contributions` maps each present stream to its exact Shapley value on the score of `label` (Shapley 1953; the baseline is the
+    model with nothing present), `weights` to the weight that the fusion gave it; both are empty where they were not asked for, the
+    latter for a fusion without weights, too. `packets` counts what went in per stream, `texts` holds the text streams' words when the
+    config publishes them, `truth` the true label when there is a truth stream. `model` and `digest` name the bundle. `outputs` has what
+    a model of several tasks says to each, the first one included, whose answer `label` and `scores` are.
     """
 
     key: str
@@ -277,6 +279,9 @@ class Prediction:
     produced_at: int
     texts: Mapping[str, str] = field(default_factory=dict)
     truth: str | None = None
+    kind: str = "classification"
+    weights: Mapping[str, float] = field(default_factory=dict)
+    outputs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def id(self) -> WindowId:

@@ -24,8 +24,12 @@ from streamfuse.interfaces import Batch, Clock
 from streamfuse.models.batch import Items, Modality, collate
 from streamfuse.models.bundle import Bundle, load_bundle
 from streamfuse.models.decode import decode, decode_text
+from streamfuse.models.embeddings import Embeddings, keeps
+from streamfuse.models.engine import Engine
+from streamfuse.models.preprocess import identity
 from streamfuse.models.remember import OnceCache
 from streamfuse.models.shapley import shapley
+from streamfuse.models.torch_engine import TorchEngine
 from streamfuse.types import Absence, Audio, Encoded, Image, Packet, Prediction, Window
 
 CACHE_BYTES = 256 * 1024 * 1024
@@ -34,11 +38,12 @@ CACHE_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedBatch:
-    """Windows with their tensors, between `prepare` and `predict`. `absent` is each window's, with what proved
-    undecodable."""
+    """Windows made ready, between `prepare` and `predict`: `samples` has each window's items, `inputs` those of the streams that are
+    encoded anew, as tensors. `absent` is each window's, with what proved undecodable."""
 
     windows: Sequence[Window]
     undecodable: Sequence[tuple[Packet, str]]
+    samples: Sequence[Mapping[str, Items]]
     inputs: Mapping[str, Modality]
     absent: Sequence[Mapping[str, str]]
     packets: Sequence[Mapping[str, int]]
@@ -54,6 +59,16 @@ class _Prepared:
     texts: dict[str, str] = field(default_factory=dict)
     truth: str | None = None
     failed: list[tuple[Packet, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What a model says of a batch: `(batch, names)` per task, and of the first task each stream's Shapley value and weight,
+    `(batch, streams)`, where they are asked for and there."""
+
+    outputs: Mapping[str, Tensor]
+    shares: Tensor | None = None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +97,8 @@ class TorchRunner:
         self._clock = clock
         self._lock = threading.Lock()
         self._empty = {stream: part.empty() for stream, part in self.bundle.preprocessors.items()}
+        self._engine: Engine = TorchEngine(self.bundle.model, self.device)
+        self._embeddings = {} if settings.recompute else self._keepers()
         self._cache = OnceCache(CACHE_BYTES, _size)
         self._reported: OrderedDict[Hashable, None] = OrderedDict()
         self._stack: AsyncExitStack | None = None
@@ -112,10 +129,13 @@ class TorchRunner:
         loop = asyncio.get_running_loop()
         jobs = [loop.run_in_executor(self._pool, self._prepare, window) for window in windows]
         prepared = [await job for job in jobs]
+        samples = [p.items for p in prepared]
+        anew = {stream: empty for stream, empty in self._empty.items() if stream not in self._embeddings}
         return PreparedBatch(
             windows=tuple(windows),
             undecodable=tuple(self._news(prepared)),
-            inputs=await loop.run_in_executor(self._pool, collate, [p.items for p in prepared], self._empty),
+            samples=samples,
+            inputs=await loop.run_in_executor(self._pool, collate, samples, anew),
             absent=[p.absent for p in prepared],
             packets=[p.packets for p in prepared],
             texts=[p.texts for p in prepared],
@@ -127,10 +147,14 @@ class TorchRunner:
         assert isinstance(batch, PreparedBatch), "a batch of another runner"
         if not batch.windows:
             return []
-        scores, shares = await self._on_device(lambda: self._infer(batch.inputs))
+        answers = await self._on_device(lambda: self._infer(batch.samples, batch.inputs))
         self.windows_done += len(batch.windows)
         now = self._clock.now()
-        return [self._prediction(batch, i, now, scores[i].tolist(), shares[i].tolist()) for i in range(len(batch.windows))]
+        return [self._prediction(batch, i, now, answers) for i in range(len(batch.windows))]
+
+    def embeddings(self) -> Mapping[tuple[str, str], int]:
+        """How many tokens of each stream were `computed`, and how many found `kept` from the windows before."""
+        return {(s, what): count for s, of in self._embeddings.items() for what, count in (("computed", of.computed), ("kept", of.kept))}
 
     # --- on the pool -------------------------------------------------------------------------------------------------
 
@@ -188,14 +212,14 @@ class TorchRunner:
         return self._remember(packet, "decoded", make)
 
     def _remember(self, packet: Packet, word: str, make: Callable[[], Any]) -> Any:
-        return self._cache.get((word, *_identity(packet)), make)
+        return self._cache.get((word, identity(packet)), make)
 
     def _news(self, prepared: Sequence[_Prepared]) -> Iterator[tuple[Packet, str]]:
         """What was found undecodable and not yet reported: a packet stands in several windows."""
         for packet, sentence in itertools.chain.from_iterable(p.failed for p in prepared):
-            identity = _identity(packet)
-            if identity not in self._reported:
-                self._reported[identity] = None
+            who = identity(packet)
+            if who not in self._reported:
+                self._reported[who] = None
                 if len(self._reported) > 10_000:
                     self._reported.popitem(last=False)
                 yield packet, sentence
@@ -206,53 +230,78 @@ class TorchRunner:
         assert self._device_thread is not None, "the runner was not entered"
         return await asyncio.get_running_loop().run_in_executor(self._device_thread, work)
 
+    def _keepers(self) -> dict[str, Embeddings]:
+        model, most = self.bundle.model, self.settings.embedding_bytes
+        encoders = {stream: model.encoders[stream] for stream in model.streams}
+        return {s: Embeddings(s, self._engine, e, model.features, self._empty[s], most) for s, e in encoders.items() if keeps(e)}
+
     def _warm_up(self) -> None:
         # One thread a library: a model this small loses more by waiting for the others than it gains.
         cv2.setNumThreads(1)
         if self.device.type == "cpu":
             torch.set_num_threads(self.settings.cpu_threads)
-        self.bundle.model.to(self.device)
         for count in (1, self.settings.max_batch):
-            self._infer(collate([self._empty] * count, self._empty))
-        self.stage_seconds.update(encode=0.0, fuse=0.0)
+            inputs = collate([self._empty] * count, self._empty)
+            self._answer({stream: self._engine.encode(stream, items)[0] for stream, items in inputs.items()})
 
-    def _infer(self, inputs: Mapping[str, Modality]) -> tuple[Tensor, Tensor]:
-        """Probabilities, `(batch, labels)`, and each stream's Shapley value on the greatest, `(batch, streams)`."""
-        model = self.bundle.model
-        cuda = self.device.type == "cuda"
-        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=cuda):
-            with self._timed("encode"):
-                tokens = {s: model.encode(s, inputs[s].to(self.device))[0] for s in model.streams}
-            with self._timed("fuse"):
-                scores, shares = shapley(self._answers, tokens, model.streams)
-                return scores.cpu(), shares.cpu()
+    def _infer(self, samples: Sequence[Mapping[str, Items]], inputs: Mapping[str, Modality]) -> _Answers:
+        tokens: dict[str, Modality] = {}
+        with self._timed("encode"):
+            for stream in self.bundle.model.streams:
+                kept = self._embeddings.get(stream)
+                if kept is None:
+                    tokens[stream] = self._engine.encode(stream, inputs[stream])[0]
+                else:
+                    tokens[stream] = kept([sample.get(stream) for sample in samples])
+        with self._timed("fuse"):
+            return self._answer(tokens)
 
-    def _answers(self, tokens: Mapping[str, Modality], present: Tensor) -> Tensor:
-        """What the first task's head says, `(batch, names)`."""
-        model = self.bundle.model
-        task = model.tasks[0]
-        return model.head(task).read(model.fuse(tokens, present)[task])
+    def _answer(self, tokens: Mapping[str, Modality]) -> _Answers:
+        """On the CPU, whatever the device. With `explain` all subsets of the streams are fused, the whole among them."""
+        engine, model = self._engine, self.bundle.model
+        with torch.inference_mode():
+            if not self.settings.explain:
+                return _Answers({task: found.cpu() for task, found in engine.fuse(tokens).items()})
+            fused: dict[str, Tensor] = {}
+
+            def first(tokens: Mapping[str, Modality], present: Tensor) -> Tensor:
+                fused.update(engine.fuse(tokens, present))
+                return fused[model.tasks[0]]
+
+            whole, shares = shapley(first, tokens, model.streams)
+            weights = engine.weigh(tokens)
+            outputs = {task: found[-len(whole) :].cpu() for task, found in fused.items()}  # the last subset is the whole
+            return _Answers(outputs, shares.cpu(), None if weights is None else weights.cpu())
 
     # --- results -----------------------------------------------------------------------------------------------------
 
-    def _prediction(self, batch: PreparedBatch, i: int, now: int, scores: Sequence[float], shares: Sequence[float]) -> Prediction:
-        window, labels = batch.windows[i], self.bundle.labels
+    def _prediction(self, batch: PreparedBatch, i: int, now: int, answers: _Answers) -> Prediction:
+        window, model = batch.windows[i], self.bundle.model
         present = batch.packets[i]
+        said = {task: dict(zip(model.head(task).names, found[i].tolist(), strict=True)) for task, found in answers.outputs.items()}
+        scores = said[model.tasks[0]]
+
+        def of_present(each: Tensor | None) -> dict[str, float]:
+            return {} if each is None else {s: v for s, v in zip(model.streams, each[i].tolist(), strict=True) if s in present}
+
         return Prediction(
             key=window.key,
             start=window.start,
             end=window.end,
             revision=window.revision,
-            label=labels[int(np.argmax(scores))],
-            scores=dict(zip(labels, scores, strict=True)),
+            label=max(scores, key=lambda name: scores[name]),
+            scores=scores,
             absent=batch.absent[i],
-            contributions={s: v for s, v in zip(self.bundle.model.streams, shares, strict=True) if s in present},
+            contributions=of_present(answers.shares),
             packets=present,
             model=self.bundle.config.name,
             digest=self.bundle.digest,
             produced_at=now,
             texts=batch.texts[i],
             truth=batch.truth[i],
+            kind=model.head(model.tasks[0]).kind,
+            weights=of_present(answers.weights),
+            outputs=said if len(said) > 1 else {},
         )
 
     @contextmanager
@@ -278,10 +327,6 @@ def pick_device(wanted: str) -> torch.device:
 def _words(packet: Packet) -> str:
     payload = packet.payload
     return (decode_text(payload.data) if isinstance(payload, Encoded) else str(payload)).strip()
-
-
-def _identity(packet: Packet) -> tuple[Hashable, ...]:
-    return packet.stream, packet.key, packet.position, packet.event_time
 
 
 def _size(value: Any) -> int:
