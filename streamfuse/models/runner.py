@@ -23,14 +23,15 @@ from streamfuse.errors import BundleError, UndecodablePayload
 from streamfuse.interfaces import Batch, Clock
 from streamfuse.models.batch import Items, Modality, collate
 from streamfuse.models.bundle import Bundle, load_bundle
-from streamfuse.models.decode import decode, decode_text
+from streamfuse.models.decode import decode
 from streamfuse.models.embeddings import Embeddings, keeps
 from streamfuse.models.engine import Engine
 from streamfuse.models.preprocess import identity
 from streamfuse.models.remember import OnceCache
 from streamfuse.models.shapley import shapley
 from streamfuse.models.torch_engine import TorchEngine
-from streamfuse.types import Absence, Audio, Encoded, Image, Packet, Prediction, Window
+from streamfuse.models.truth import true_label, words
+from streamfuse.types import Absence, Audio, Image, Packet, Prediction, Window
 
 CACHE_BYTES = 256 * 1024 * 1024
 """Decoded packets that overlapping windows share; at 320 x 240 grey that is about 3,400 frames."""
@@ -175,27 +176,14 @@ class TorchRunner:
                     out.items[stream] = preprocessor.prepare(window.start, window.end, good, self._remember)
                 out.packets[stream] = len(good)
                 if preprocessor.modality == "text" and self.settings.publish_texts:
-                    out.texts[stream] = " ".join(_words(packet) for packet, _ in good)
+                    out.texts[stream] = " ".join(words(packet) for packet, _ in good)
             else:
                 # A window that the synchronizer knows nothing of this stream for: it was never there.
                 out.absent[stream] = Absence.UNDECODABLE if packets else out.absent.get(stream, Absence.IDLE)
         if self.settings.truth is not None:
             out.absent.pop(self.settings.truth, None)
-            out.truth = self._true_label(window, self.settings.truth, out.failed)
+            out.truth = true_label(window, self.settings.truth, out.failed)
         return out
-
-    def _true_label(self, window: Window, stream: str, failed: list[tuple[Packet, str]]) -> str | None:
-        """The words of the truth stream that cover most of the window, None where there are none."""
-        covered: dict[str, int] = {}
-        for packet in window.packets.get(stream, ()):
-            try:
-                decode(packet, "text", max_pixels=0)
-            except UndecodablePayload as error:
-                failed.append((packet, str(error)))
-                continue
-            overlap = min(packet.end, window.end) - max(packet.event_time, window.start)
-            covered[_words(packet)] = covered.get(_words(packet), 0) + max(overlap, 0)
-        return max(covered, key=lambda words: covered[words], default=None)
 
     def _decoded(self, packet: Packet, stream: str) -> Any:
         part = self.bundle.preprocessors[stream]
@@ -204,10 +192,9 @@ class TorchRunner:
             with self._lock:
                 self.packets_decoded += 1
             try:
-                decoded = decode(packet, part.modality, max_pixels=self.settings.max_pixels, min_width=part.min_width)
+                return part.reduce(decode(packet, part.modality, max_pixels=self.settings.max_pixels, min_width=part.min_width))
             except UndecodablePayload as error:
                 return _Refused(str(error))  # not the error itself: it would keep the payload alive
-            return part.reduce(decoded)
 
         return self._remember(packet, "decoded", make)
 
@@ -322,11 +309,6 @@ def pick_device(wanted: str) -> torch.device:
             "set models.device to auto or cpu, or install a CUDA build of torch and the driver"
         )
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _words(packet: Packet) -> str:
-    payload = packet.payload
-    return (decode_text(payload.data) if isinstance(payload, Encoded) else str(payload)).strip()
 
 
 def _size(value: Any) -> int:

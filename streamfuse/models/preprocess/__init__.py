@@ -29,7 +29,8 @@ class Preprocessor(Protocol):
     """Images may be scaled down to this width while they are decoded; 0 where that is no matter."""
 
     def reduce(self, decoded: Decoded) -> Any:
-        """What to keep of a decoded packet, made once and shared by all windows that it stands in."""
+        """What to keep of a decoded packet, made once and shared by all windows that it stands in. Raises `UndecodablePayload` where
+        it is not what this stream's packets are."""
         ...
 
     def prepare(self, start: int, end: int, packets: Sequence[tuple[Packet, Any]], remember: Remember[Any]) -> Items:
