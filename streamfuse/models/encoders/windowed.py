@@ -49,7 +49,7 @@ class FaceMotion(nn.Module):
         x = x - x.mean((2, 3), keepdim=True)
         spread = _mean_over(x.square().mean((2, 3))[..., None], weight).sqrt()  # (batch, 1, 1)
         x = x / (spread[..., None] + 0.02)
-        slope = _cells(_slope(_mean_over(x.flatten(2), weight).reshape(len(x), 1, *x.shape[2:])), self.cell) + 0.1
+        slope = _cells(_slope(_mean_over(x.flatten(2), weight).reshape(x.shape[0], 1, *x.shape[2:])), self.cell) + 0.1
 
         follows = seen[:, 1:] & seen[:, :-1] & ((time[:, 1:] - time[:, :-1]) < self.longest_gap)
         moved = _cells((x[:, 1:] - x[:, :-1]).abs(), self.cell) / slope * follows[..., None]
@@ -167,7 +167,7 @@ def mel_matrix(rate: int, width: int, bands: int, lowest: float = 60.0) -> Tenso
 
 
 def _pairs(x: Tensor) -> Tensor:
-    return x.reshape(len(x), -1, 2)  # (batch, items / 2, 2)
+    return x.reshape(x.shape[0], -1, 2)  # (batch, items / 2, 2)
 
 
 def _cells(x: Tensor, cell: int) -> Tensor:
