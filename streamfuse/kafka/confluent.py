@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 from operator import methodcaller
@@ -46,6 +47,7 @@ QUEUE_BYTES = 32 * 1024 * 1024  # fetched ahead by librdkafka, beside our own bu
 STATISTICS_MS = 250
 FRESH = 1.0  # seconds for which what a broker has said tells of the present; while all is well it answers every 25 ms
 SETTLED = 0.5  # seconds until a partition that we go on with has been answered for, and the statistics tell of it
+COORDINATOR = 5.0  # seconds in which a coordinator that is there takes a transaction's offsets; it answers within milliseconds
 UNGROUPED = f"{CLIENT_ID}-ungrouped"  # librdkafka wants a group's name from everybody
 LATEST, EARLIEST = -1, -2
 GROUP_METADATA = b"CGMDv2:"  # before the generation, in what librdkafka serializes
@@ -556,7 +558,7 @@ class ConfluentTransactions:
                     self._made.require(record.topic)
                     self._send(record, note, until)
                 if offsets:
-                    self._client.send_offsets_to_transaction(_offsets(offsets), membership, _left(until))
+                    self._send_offsets(offsets, membership, until)
             except (KafkaException, TransportError) as error:
                 self._made.complaints.watch.check()
                 self._abort(until)
@@ -581,6 +583,22 @@ class ConfluentTransactions:
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.01)
+
+    def _send_offsets(self, offsets: Mapping[Partition, Committed], membership: object, until: float) -> None:
+        """librdkafka 2.16 may wait for ever for a coordinator that was away, whatever time it is given: then its thread is left behind."""
+        answered: Future[None] = Future()
+
+        def send() -> None:
+            try:
+                answered.set_result(self._client.send_offsets_to_transaction(_offsets(offsets), membership, _left(until)))
+            except KafkaException as error:
+                answered.set_exception(error)
+
+        threading.Thread(target=send, name="confluent offsets", daemon=True).start()
+        try:
+            answered.result(min(_left(until), COORDINATOR) + SLICE)
+        except TimeoutError:
+            raise Passing("the group's coordinator does not answer") from None
 
     def _abort(self, until: float) -> None:
         """Where it can't be aborted now, the broker does so in time, or the next producer with this id."""
