@@ -27,6 +27,7 @@ start here:
   streamfuse check config/kafka.yaml    say what is wrong with a config, all at once
   streamfuse run config/kafka.yaml      run the daemon
   streamfuse subscribe --bootstrap localhost:9092 --topic predictions
+  streamfuse train config/recipes/toy.yaml    train a model of your own
 """
 
 
@@ -155,6 +156,12 @@ def _dlq_replay(options: argparse.Namespace) -> int:
     return replay(options)
 
 
+def _train(options: argparse.Namespace) -> int:
+    from streamfuse.train_command import train
+
+    return train(options)
+
+
 def _version(options: argparse.Namespace) -> int:
     from importlib.metadata import version
 
@@ -276,6 +283,14 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--group", default=None, help="remembers what was replayed (default: streamfuse-dlq-TOPIC)")
     replay.set_defaults(run=_dlq_replay)
 
+    train = commands.add_parser("train", help="train models by a recipe", description=_train_help, epilog=EXIT_CODES, formatter_class=raw)
+    train.add_argument("recipe", type=Path, help="a YAML file; see config/recipes/ for examples")
+    train.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the bundles go (default out/NAME)")
+    train.add_argument("--seed", type=int, nargs="+", default=None, metavar="N", help="these seeds instead of the recipe's")
+    train.add_argument("--resume", action="store_true", help="go on where it was killed; what is done stays")
+    train.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change the recipe, such as training.epochs=3")
+    train.set_defaults(run=_train)
+
     version = commands.add_parser("version", help="print the version")
     version.add_argument("-v", "--verbose", action="store_true", help="with those of the packages it stands on")
     version.set_defaults(run=_version)
@@ -344,6 +359,21 @@ their topic; otherwise to those of the dead letters. Topics are never created.
 A consumer group remembers what was replayed, so that the next replay goes on where this one stopped; a crash repeats at most the last
 500 records. A record whose windows are closed by then is late, not a prediction (sync.allowed_lateness), and one that is still of no
 use becomes a dead letter again. With kafka-python a header without a value comes back with an empty one.
+"""
+_train_help = """\
+Trains what a recipe describes: one model for each seed, and each fold where its split says so.
+
+  streamfuse train config/recipes/toy.yaml                      a minute on a laptop, nothing to download
+  streamfuse train mine.yaml --seed 1 2 3 --set training.epochs=50
+  streamfuse train mine.yaml --resume                           after a kill, or Ctrl-C: to the same weights
+  torchrun --nproc-per-node 2 -m streamfuse train mine.yaml     two processes share each batch
+
+A recipe says in YAML which rows there are (`data`), which are trained on, stopped by and tested (`split`), what the model is made of
+(`model`: an encoder for each stream, a fusion, heads) and how it learns (`training`). What is wrong with it is told all at once; what the
+data looks like is told before it starts. The rows of the test are not looked at: `streamfuse evaluate` does that.
+
+Each model gets a folder, DIR/seed-N: its bundle (config.json, model.safetensors), which `models.bundle` of a daemon's config serves, and
+history.jsonl, a line an epoch. The same recipe, seed and data on one machine give the same bundle.
 """
 
 

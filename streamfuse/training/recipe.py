@@ -30,8 +30,10 @@ class ModelRecipe(Settings):
     """Stream -> its encoder. A stream of the data that has none here is not used."""
     fusion: Options = Field({"type": "late_transformer"})
     heads: dict[str, Options] = Field({})
-    """Task -> options of its head that differ from the data set's. Where any task is named, those not named are not learned.
+    """Task -> its head, with its labels or targets, where it is not to be the data set's; tasks that are not named are not learned then.
     The first is the one whose answer a prediction carries as its label."""
+    reconstruction: Options | None = None
+    """Options of what fills in a missing modality from the others; nothing does where not given."""
     window: WindowShape = WindowShape(size_ms=1000, hop_ms=1000)
     """What the rows are cut to, and so what is served best."""
 
@@ -232,15 +234,14 @@ def load_recipe(path: Path, changes: Mapping[str, str] | None = None) -> Recipe:
 
 def _problems(recipe: Recipe) -> Iterator[Problem]:
     model, training = recipe.model, recipe.training
-    yield from _unknown("data", DATA, recipe.data)
+    yield from _unknown("data", DATA, recipe.data, "folder", "inputs", "heads")
     yield from _unknown("model.fusion", FUSIONS, model.fusion, "streams", "features")
     for stream, options in model.inputs.items():
         yield from _unknown(f"model.inputs.{stream}", PREPROCESSORS, options)
     for stream, options in model.encoders.items():
         yield from _unknown(f"model.encoders.{stream}", ENCODERS, options, "features")
     for task, options in model.heads.items():
-        if "type" in options:
-            yield from _unknown(f"model.heads.{task}", HEADS, options)
+        yield from _unknown(f"model.heads.{task}", HEADS, options, "features", "normalised")
     for stream in sorted(set(training.noise) - set(model.encoders)):
         yield Problem(
             f"training.noise.{stream}", f"expected a stream of model.encoders, found {stream!r}; they are {_list(model.encoders)}"
