@@ -1,4 +1,4 @@
-"""Turns a packet's payload into pixels, samples or words, and refuses what is not what it says it is.
+"""Turns a packet's payload into pixels, samples, words or numbers, and refuses what is not what it says it is.
 
 Everything here trusts nothing that came over the wire: an image's size is read from its header before a decoder sees
 it, a truncated file is refused instead of half decoded, and sound must last as long as its packet says.
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfuse.errors import UndecodablePayload
+from streamfuse.models.feature_rows import FEATURE_TYPES, decode_row
 from streamfuse.models.sound_files import FORMATS, decode_sound_file
 from streamfuse.types import MILLISECOND, SECOND, Audio, Encoded, Image, Packet, Payload
 
@@ -32,18 +33,21 @@ SAMPLES = {"s16le": "<i2", "s16be": ">i2", "f32le": "<f4"}
 PADDING = 80 * MILLISECOND
 """So much may stand behind the end of a sound in a file: Opus comes in whole frames, of up to 60 ms."""
 
-Decoded = Image | Audio | str
+Decoded = Image | Audio | str | NDArray[np.float32]
 
 
 def decode(packet: Packet, modality: str, *, max_pixels: int, min_width: int = 0) -> Decoded:
-    """The packet's payload as an `Image`, `Audio` or words; payloads that are decoded already come back as they are.
+    """The packet's payload as an `Image`, `Audio`, words, or a row of numbers for the modality `features`; payloads that are decoded
+    already come back as they are. A row may also come as a text that is a JSON list.
 
     An image wider than `min_width` may come back smaller, but never narrower than that. Raises `UndecodablePayload`
     with a sentence.
     """
     payload = packet.payload
-    decoded = _decode_encoded(payload, max_pixels, min_width) if isinstance(payload, Encoded) else payload
-    expected = {"image": Image, "audio": Audio, "text": str}[modality]
+    decoded: Decoded = _decode_encoded(payload, max_pixels, min_width) if isinstance(payload, Encoded) else payload
+    if modality == "features" and isinstance(decoded, str):
+        decoded = decode_row(decoded, "application/json")
+    expected = {"image": Image, "audio": Audio, "text": str, "features": np.ndarray}[modality]
     if not isinstance(decoded, expected):
         raise UndecodablePayload(
             f"the model reads stream {packet.stream!r} as {modality}, but the packet is {_kind(payload)}; "
@@ -157,9 +161,10 @@ def _decode_encoded(payload: Encoded, max_pixels: int, min_width: int) -> Decode
         return decode_audio(payload.data, media_type, payload.rate, payload.channels, payload.encoding)
     if media_type in TEXT_TYPES:
         return decode_text(payload.data)
-    raise UndecodablePayload(
-        f"expected one of {', '.join((*IMAGE_TYPES, *AUDIO_TYPES, *TEXT_TYPES))}, found {payload.media_type!r}; convert the payload"
-    )
+    if media_type in FEATURE_TYPES:
+        return decode_row(payload.data, media_type)
+    known = ", ".join((*IMAGE_TYPES, *AUDIO_TYPES, *TEXT_TYPES, *FEATURE_TYPES))
+    raise UndecodablePayload(f"expected one of {known}, found {payload.media_type!r}; convert the payload")
 
 
 def _media_type(payload: Encoded) -> str:
@@ -242,4 +247,4 @@ def _kind(payload: Payload) -> str:
 
 
 def _accepted(modality: str) -> tuple[str, ...]:
-    return {"image": IMAGE_TYPES, "audio": AUDIO_TYPES, "text": TEXT_TYPES}[modality]
+    return {"image": IMAGE_TYPES, "audio": AUDIO_TYPES, "text": TEXT_TYPES, "features": FEATURE_TYPES}[modality]

@@ -13,14 +13,14 @@ import pytest
 
 from streamfuse.errors import UndecodablePayload
 from streamfuse.models import decode as decoding
-from streamfuse.models.decode import decode
+from streamfuse.models.decode import Decoded, decode
 from streamfuse.types import Audio, Encoded, Image, Packet
 from tests.models.making import jpeg, packet, png, sound
 
 LIMIT = 50_000_000
 
 
-def decoded(p: Packet, modality: str, min_width: int = 0) -> Image | Audio | str:
+def decoded(p: Packet, modality: str, min_width: int = 0) -> Decoded:
     return decode(p, modality, max_pixels=LIMIT, min_width=min_width)
 
 

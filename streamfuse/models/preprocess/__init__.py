@@ -23,7 +23,7 @@ class Preprocessor(Protocol):
     """Prepares one stream. It has no state: what it makes of a window depends on the window alone."""
 
     modality: str
-    """What it reads: `image`, `audio` or `text`."""
+    """What it reads: `image`, `audio`, `text` or `features`."""
 
     min_width: int
     """Images may be scaled down to this width while they are decoded; 0 where that is no matter."""

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from streamfuse.models.batch import Items
 from streamfuse.models.decode import Decoded
-from streamfuse.models.preprocess import PREPROCESSORS, Remember, identity
-from streamfuse.types import SECOND, Packet
+from streamfuse.models.preprocess import PREPROCESSORS, Remember
+from streamfuse.models.preprocess.last_rows import last_rows, no_rows
+from streamfuse.types import Packet
 
 
 @PREPROCESSORS.register("text_bytes")
@@ -23,7 +24,8 @@ class TextBytes:
     min_width = 0
 
     def __init__(self, length: int = 128, most: int = 4) -> None:
-        self.length, self.most = length, most
+        self.length = length
+        self._empty = no_rows(most, length, np.uint8)
 
     def reduce(self, decoded: Decoded) -> NDArray[np.uint8]:
         assert isinstance(decoded, str)
@@ -31,11 +33,7 @@ class TextBytes:
         return np.frombuffer(raw.ljust(self.length, b"\0"), np.uint8)
 
     def prepare(self, start: int, end: int, packets: Sequence[tuple[Packet, Any]], remember: Remember[Any]) -> Items:
-        last = packets[-self.most :]
-        data = np.stack([raw for _, raw in last]) if last else np.zeros((0, self.length), np.uint8)
-        time = np.array([(max(p.event_time, start) - end) / SECOND for p, _ in last], np.float32)
-        return Items(data, time, np.ones(len(last), np.bool_), [identity(p) for p, _ in last])
+        return last_rows(start, end, packets, self._empty)
 
     def empty(self) -> Items:
-        n = self.most
-        return Items(np.zeros((n, self.length), np.uint8), np.zeros(n, np.float32), np.zeros(n, np.bool_))
+        return self._empty
