@@ -590,9 +590,11 @@ class ConfluentTransactions:
 
         def send() -> None:
             try:
-                answered.set_result(self._client.send_offsets_to_transaction(_offsets(offsets), membership, _left(until)))
+                self._client.send_offsets_to_transaction(_offsets(offsets), membership, _left(until))
             except KafkaException as error:
                 answered.set_exception(error)
+            else:
+                answered.set_result(None)
 
         threading.Thread(target=send, name="confluent offsets", daemon=True).start()
         try:
