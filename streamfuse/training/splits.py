@@ -14,10 +14,10 @@ from pydantic import Field, ValidationError
 from streamfuse.config import Settings
 from streamfuse.errors import DataError, Problem
 from streamfuse.loading import problems_of
+from streamfuse.training.data import PARTS
 from streamfuse.training.samples import Samples
 
 Rows = NDArray[np.int64]
-PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,6 +23,7 @@ Inputs = Mapping[str, Mapping[str, Any]]
 Heads = Mapping[str, Mapping[str, Any]]
 S = TypeVar("S", bound=Settings)
 
+PARTS = ("train", "validation", "test")
 MOST_PROBLEMS = 20
 """Told of one kind; of the others only how many there are."""
 
