@@ -54,7 +54,7 @@ class FusionModel(nn.Module):
         """
         encoder = self.encoders[stream]
         if self.scope(stream) == "causal":
-            begun = encoder.begin(len(items.data)) if state is None else state  # type: ignore[operator]
+            begun = encoder.begin(items.data.shape[0]) if state is None else state  # type: ignore[operator]
             step: tuple[Modality, State] = encoder.step(items, begun)  # type: ignore[operator]
             return step
         return encoder(items), ()
@@ -95,7 +95,7 @@ class FusionModel(nn.Module):
         """`(batch,)`, for training: how far off the reconstruction of what is present is; zeros for a model without one."""
         whole = self.complete(tokens)
         some = whole[self.streams[0]].data
-        return some.new_zeros(len(some)) if self.reconstruction is None else self.reconstruction.loss(whole)
+        return some.new_zeros(some.shape[0]) if self.reconstruction is None else self.reconstruction.loss(whole)
 
     def head(self, task: str) -> Head:
         return cast(Head, self.heads[task])
@@ -108,7 +108,7 @@ class FusionModel(nn.Module):
         return whole if self.reconstruction is None else self.reconstruction.fill(whole)
 
     def _nothing(self, like: Modality) -> Modality:
-        batch = len(like.data)
+        batch = like.data.shape[0]
         return Modality(
             like.data.new_zeros(batch, 1, self.features),
             like.time.new_zeros(batch, 1),

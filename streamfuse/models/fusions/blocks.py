@@ -59,7 +59,7 @@ class CrossLayer(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor, mask: Tensor) -> Tensor:
         """`x` is `(batch, tokens, features)`, `other` `(batch, others, features)`, `mask` `(batch, others)` which are there."""
-        other = torch.cat([self.nothing.expand(len(other), 1, -1), other], 1)
+        other = torch.cat([self.nothing.expand(other.shape[0], 1, -1), other], 1)
         q = self.q(self.before_asking(x)).unflatten(2, (self.heads, -1)).transpose(1, 2)
         k, v = self.kv(self.before_answering(other)).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=F.pad(mask, (1, 0), value=True)[:, None, None])

@@ -45,8 +45,8 @@ class Bottleneck(nn.Module):
         each = {}
         for s in self.streams:
             marked = mark(tokens[s], self.modality[s], self.clock)
-            each[s] = torch.cat([self.own[s].expand(len(marked), 1, -1), marked], 1)
-        shared = self.shared.expand(len(present), -1, -1)
+            each[s] = torch.cat([self.own[s].expand(marked.shape[0], 1, -1), marked], 1)
+        shared = self.shared.expand(present.shape[0], -1, -1)
         for layer in self.layers:
             told = []
             for s, own_layer in cast(nn.ModuleDict, layer).items():

@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from streamfuse.models.batch import Modality, mean_token
+from streamfuse.models.batch import Modality
+from streamfuse.models.fusions.pooling import pool
 from streamfuse.models.parts import FUSIONS
 
 
 @FUSIONS.register("concatenation")
 class Concatenation(nn.Module):
-    """Each modality's mean token, zeros where it is absent, and which ones are present, side by side through two
-    layers."""
+    """Each modality's mean token, and a flag that says whether it has one, side by side through two layers.
+
+    As the shared layer of Ngiam et al., "Multimodal Deep Learning", ICML 2011. An absent modality is zeros, as there, and its flag
+    says so.
+    """
 
     missing = "zeros, and a flag that says so"
 
@@ -26,8 +30,6 @@ class Concatenation(nn.Module):
         )
 
     def forward(self, tokens: Mapping[str, Modality]) -> Tensor:
-        parts = [tokens[s] for s in self.streams]
-        means = [mean_token(part) for part in parts]
-        present = [part.present.to(part.data.dtype)[:, None] for part in parts]
-        out: Tensor = self.layers(torch.cat([*means, *present], 1))
+        means, present = pool(tokens, self.streams)
+        out: Tensor = self.layers(torch.cat([means.flatten(1), present.to(means.dtype)], 1))
         return out

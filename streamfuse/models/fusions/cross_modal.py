@@ -58,7 +58,7 @@ class CrossModal(nn.Module):
                 saw.append(x)
             x = self.joins[i](torch.cat(saw or [marked[i]], 2))
             # Something is there to be looked at also where this stream is absent; without it attention would be NaN.
-            x = torch.cat([self.nothing[self.streams[i]].expand(len(x), 1, -1), x], 1)
+            x = torch.cat([self.nothing[self.streams[i]].expand(x.shape[0], 1, -1), x], 1)
             x = self.layers[i](x, F.pad(part.mask, (1, 0), value=True))[:, 1:]
             means.append(mean_token(part._replace(data=x)))
         present = torch.stack([part.present for part in parts], 1)

@@ -36,13 +36,10 @@ class EarlyConcatenation(nn.Module):
         self.streams, self.features = tuple(streams), features
         self.span, self.cells = span, cells
         inputs = len(self.streams) * (features + 1)
-        self.encoder = nn.GRU(inputs, features, batch_first=True) if encoder == "gru" else _Convolutions(inputs, features)
+        self.encoder = _Recurrent(inputs, features) if encoder == "gru" else _Convolutions(inputs, features)
 
     def forward(self, tokens: Mapping[str, Modality]) -> Tensor:
-        grid = torch.cat([self._on_grid(tokens[s]) for s in self.streams], 2)
-        if isinstance(self.encoder, nn.GRU):
-            return self.encoder(grid)[0][:, -1]  # type: ignore[no-any-return]
-        out: Tensor = self.encoder(grid)
+        out: Tensor = self.encoder(torch.cat([self._on_grid(tokens[s]) for s in self.streams], 2))
         return out
 
     def _on_grid(self, part: Modality) -> Tensor:
@@ -52,6 +49,20 @@ class EarlyConcatenation(nn.Module):
         weight = (inside & part.mask[:, None]).to(part.data.dtype)
         count = weight.sum(2, keepdim=True)
         return torch.cat([weight @ part.data / count.clamp(min=1), count.clamp(max=1)], 2)
+
+
+class _Recurrent(nn.Module):
+    """What a recurrent cell holds after the last of the cells. It is stepped here: torch's own loop does not export cleanly."""
+
+    def __init__(self, inputs: int, features: int) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(inputs, features)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        held = grid.new_zeros(grid.shape[0], self.cell.hidden_size)
+        for seen in grid.unbind(1):
+            held = self.cell(seen, held)
+        return held
 
 
 class _Convolutions(nn.Module):

@@ -49,7 +49,7 @@ class LateTransformer(nn.Module):
         for layer in self.layers:
             looked.append(layer.attention(x, mask))  # type: ignore[operator]
             x = layer(x, mask)
-        flow = F.one_hot(mask.new_zeros(len(mask), dtype=torch.long), mask.shape[1]).to(x.dtype)[:, None]  # (batch, 1, tokens)
+        flow = F.one_hot(mask.new_zeros(mask.shape[0], dtype=torch.long), mask.shape[1]).to(x.dtype)[:, None]  # (batch, 1, tokens)
         for attention in reversed(looked):
             flow = (flow + flow @ attention) / 2
         counts = [tokens[s].mask.shape[1] for s in self.streams]
@@ -59,4 +59,4 @@ class LateTransformer(nn.Module):
         """Its own token and all others, `(batch, 1 + tokens, features)`, and which are there."""
         x = torch.cat([mark(tokens[s], self.modality[s], self.clock) for s in self.streams], 1)
         mask = torch.cat([tokens[s].mask for s in self.streams], 1)
-        return torch.cat([self.own.expand(len(x), 1, -1), x], 1), F.pad(mask, (1, 0), value=True)
+        return torch.cat([self.own.expand(x.shape[0], 1, -1), x], 1), F.pad(mask, (1, 0), value=True)

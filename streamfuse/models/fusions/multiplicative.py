@@ -36,7 +36,7 @@ class Multiplicative(nn.Module):
 
     def forward(self, tokens: Mapping[str, Modality]) -> Tensor:
         means, present = pool(tokens, self.streams)
-        x = self.start.expand(len(means), -1)
+        x = self.start.expand(means.shape[0], -1)
         for i, (part, step, norm) in enumerate(zip(self.parts, self.steps, self.norms, strict=True)):
             products = (_and_one(x)[:, :, None] * _and_one(part(means[:, i]))[:, None]).flatten(1)
             x = torch.where(present[:, i, None], norm(step(products)), x)

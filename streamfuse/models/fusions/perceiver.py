@@ -35,7 +35,7 @@ class Perceiver(nn.Module):
     def forward(self, tokens: Mapping[str, Modality]) -> Tensor:
         seen = torch.cat([mark(tokens[s], self.modality[s], self.clock) for s in self.streams], 1)
         mask = torch.cat([tokens[s].mask for s in self.streams], 1)
-        x = self.latents.expand(len(seen), -1, -1)
+        x = self.latents.expand(seen.shape[0], -1, -1)
         everyone = mask.new_ones(x.shape[:2])
         for look, layer in zip(self.looks, self.layers, strict=True):
             x = layer(look(x, seen, mask), everyone)

@@ -43,7 +43,7 @@ class TensorFusion(nn.Module):
 
     def forward(self, tokens: Mapping[str, Modality]) -> Tensor:
         means, present = pool(tokens, self.streams)
-        products = means.new_ones(len(means), 1)
+        products = means.new_ones(means.shape[0], 1)
         for i, layer in enumerate(self.parts):
             part = layer(means[:, i]).tanh() * present[:, i, None]
             part = torch.cat([part, torch.ones_like(part[:, :1])], 1)
