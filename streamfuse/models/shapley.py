@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from streamfuse.models.batch import Modality
-from streamfuse.models.fusion_model import FusionModel
 
 Fuse = Callable[[Mapping[str, Modality], Tensor], Tensor]
 """Tokens and which streams to show, `(batch, streams)` bool, to probabilities or estimates, `(batch, names)`."""
@@ -23,24 +22,8 @@ ROWS = 4096
 """The most windows fused in one pass, so that six streams (64 subsets) don't take 64 times a large batch's memory."""
 
 
-def contributions(model: FusionModel, tokens: Mapping[str, Modality], task: str) -> tuple[Tensor, Tensor]:
-    """What the model says of a task, `(batch, names)`, and each stream's value on each of it, `(batch, names, streams)`, from
-    tokens of any of its streams as `encode` gave them."""
-
-    def fuse(some: Mapping[str, Modality], shown: Tensor) -> Tensor:
-        return model.head(task).read(model.fuse(some, shown)[task])
-
-    return shapley_of_each(fuse, model.complete(tokens), model.streams)
-
-
 def shapley(fuse: Fuse, tokens: Mapping[str, Modality], streams: Sequence[str], rows: int = ROWS) -> tuple[Tensor, Tensor]:
-    """What `fuse` gives, `(batch, names)`, and each stream's value on the greatest of it, `(batch, streams)`."""
-    answers, each = shapley_of_each(fuse, tokens, streams, rows)
-    return answers, each.take_along_dim(answers.argmax(1)[:, None, None], 1)[:, 0]
-
-
-def shapley_of_each(fuse: Fuse, tokens: Mapping[str, Modality], streams: Sequence[str], rows: int = ROWS) -> tuple[Tensor, Tensor]:
-    """What `fuse` gives, `(batch, names)`, and each stream's value on each of it, `(batch, names, streams)`.
+    """What `fuse` gives, `(batch, names)`, and each stream's value on the greatest of it, `(batch, streams)`.
 
     `fuse` is called with each of the `2^streams` subsets of each sample, with as many subsets at once as `rows` allows.
     """
@@ -50,7 +33,8 @@ def shapley_of_each(fuse: Fuse, tokens: Mapping[str, Modality], streams: Sequenc
     at_once = max(1, rows // max(batch, 1))
     chunks = [subsets[at : at + at_once] for at in range(0, len(subsets), at_once)]
     values = torch.cat([_answers(fuse, tokens, chunk) for chunk in chunks])  # (subsets, batch, names)
-    return values[-1], shares(values, count) * present[:, None]
+    greatest = values.take_along_dim(values[-1].argmax(1)[None, :, None], 2)[..., 0]  # (subsets, batch)
+    return values[-1], shares(greatest, count) * present
 
 
 def subsets_of(count: int) -> list[tuple[bool, ...]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from streamfuse.models.batch import Modality
-from streamfuse.models.shapley import shapley, shapley_of_each, shares, subsets_of
+from streamfuse.models.shapley import shapley, shares, subsets_of
 
 STREAMS = ("a", "b")
 
@@ -39,12 +39,6 @@ def test_absent_stream_contributes_nothing() -> None:
     _, values = shapley(game, tokens((True, False)), STREAMS)
     assert values[0].tolist() == pytest.approx([0.1, 0.0], abs=1e-6)
     assert float(values[0, 1]) == 0
-
-
-def test_each_answer_has_values_of_its_own() -> None:
-    _, values = shapley_of_each(game, tokens((True, True)), STREAMS)
-    assert values[0, 0].tolist() == pytest.approx([-0.25, -0.15])
-    assert values[0, 1].tolist() == pytest.approx([0.25, 0.15])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])
