@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from streamfuse.errors import ConfigError, Problem
 from streamfuse.training.distributed import workers
+from streamfuse.training.quality import examine
 from streamfuse.training.recipe import Recipe, load_recipe
 from streamfuse.training.runs import Prepared, Run, Started, carry_out, prepare, result, runs
 from streamfuse.training.train import EpochEnd, Event, Finished, Record, Step
@@ -31,6 +33,8 @@ def train(options: argparse.Namespace) -> int:
         planned = runs(prepared, out, options.seed)
         if not options.resume:
             _refuse_what_is_there(planned)
+        if own.is_first:
+            _examine(console, prepared, out)
         _tell_rows(console, recipe, prepared)
         for number, run in enumerate(planned, 1):
             if run.is_done:
@@ -57,6 +61,24 @@ def _refuse_what_is_there(planned: Sequence[Run]) -> None:
     if there:
         message = f"expected new folders, found {there[0]}; go on there with --resume, choose another --out, or remove it"
         raise ConfigError([Problem("--out", message)])
+
+
+def _examine(console: Console, prepared: Prepared, out: Path) -> None:
+    """Tells what the data is worth, and keeps it in `data.json`. Raises DataError where that is nothing."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as progress:
+        bar = progress.add_task("looking through the data", total=len(prepared.samples.names))
+        quality = examine(prepared.samples, prepared.splits, lambda done, of: progress.update(bar, completed=done))
+    console.print(quality.table())
+    quality.require()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "data.json").write_text(json.dumps(quality.document(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _tell_rows(console: Console, recipe: Recipe, prepared: Prepared) -> None:
