@@ -80,6 +80,16 @@ def test_tensor_with_nan_is_refused(bundle: Path) -> None:
     assert "not finite" in refusal(bundle)
 
 
+def test_tensors_whose_header_has_a_length_like_a_pickles_first_byte_are_read(bundle: Path) -> None:
+    path = bundle / "model.safetensors"
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    longer = length + (0x80 - length) % 256  # filled up with spaces, as the format allows
+    path.write_bytes(longer.to_bytes(8, "little") + raw[8 : 8 + length].ljust(longer) + raw[8 + length :])
+    assert path.read_bytes()[:1] == b"\x80"
+    assert load_bundle(bundle).labels
+
+
 def test_damaged_tensors_are_refused(bundle: Path) -> None:
     path = bundle / "model.safetensors"
     path.write_bytes(path.read_bytes()[:500])
