@@ -171,7 +171,9 @@ def _pairs(x: Tensor) -> Tensor:
 
 
 def _cells(x: Tensor, cell: int) -> Tensor:
-    return F.avg_pool2d(x, cell).flatten(2)  # (batch, frames, cells)
+    # As a batch of frames: there may be none, between the frames of a window that has one.
+    cells = F.avg_pool2d(x.flatten(0, 1)[:, None], cell)
+    return cells.reshape(*x.shape[:2], cells.shape[2] * cells.shape[3])  # (batch, frames, cells)
 
 
 def _slope(x: Tensor) -> Tensor:
