@@ -66,6 +66,14 @@ class Container:
     def close(self) -> None:
         self._container.close()
 
+    def seek(self, at: int) -> None:
+        """What is read next begins at `at`, ns of the file's own time, or before: at the picture before it that stands for itself. Raises
+        SourceError where the file can't be entered in its middle."""
+        try:
+            self._container.seek(at * av.time_base // SECOND)
+        except (av.error.FFmpegError, OSError) as error:
+            raise SourceError(f"expected to read {self.path} from its middle, which does not work: {error}; convert the file") from None
+
     def read(self) -> Iterator[Read]:
         """Everything in the file, by time over all tracks, as far as no track is silent for longer than SILENT; of a live
         input at once. Never raises for bad data."""
