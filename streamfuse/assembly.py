@@ -22,6 +22,7 @@ from streamfuse.config import (
     SlidingSettings,
     SourceSettings,
     SyncSettings,
+    TumblingSettings,
 )
 from streamfuse.daemon import Daemon
 from streamfuse.delivery import AtLeastOnce
@@ -34,6 +35,7 @@ from streamfuse.sinks.dead_letters import DeadLetters, LetterWriter
 from streamfuse.sync import Anchored, ClockPolicy, Session, Sliding, StreamPolicy, Synchronizer, Tumbling
 from streamfuse.sync.windows import Shape
 from streamfuse.topics import Topics
+from streamfuse.types import MILLISECOND, SECOND
 
 if TYPE_CHECKING:
     from streamfuse.models.runner import TorchRunner
@@ -208,6 +210,14 @@ def _make_runner(config: Config, clock: Clock) -> TorchRunner:
     if missing == sorted(runner.inputs):
         wanted = ", ".join(missing)
         raise ConfigError([Problem("bundle", f"the model reads {wanted}, and sync.streams has none of them; name the streams so")])
+    learned, windows = runner.bundle.config.window, config.sync.windows
+    if isinstance(windows, SlidingSettings | TumblingSettings) and windows.size != learned.size_ms * MILLISECOND:
+        log.warning(
+            "sync.windows has a size of %g s, and %s was trained on windows of %g s; on others it may be less right",
+            windows.size / SECOND,
+            runner.bundle.config.name,
+            learned.size_ms / 1000,
+        )
     return runner
 
 

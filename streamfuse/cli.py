@@ -162,6 +162,18 @@ def _train(options: argparse.Namespace) -> int:
     return train(options)
 
 
+def _export(options: argparse.Namespace) -> int:
+    from streamfuse.export_command import export
+
+    return export(options.bundle, options.to, options.out)
+
+
+def _compress(options: argparse.Namespace) -> int:
+    from streamfuse.compress_command import compress
+
+    return compress(options)
+
+
 def _version(options: argparse.Namespace) -> int:
     from importlib.metadata import version
 
@@ -221,6 +233,27 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--retention", default=None, metavar="DURATION", help="how long new topics keep records, such as 7d")
     create.add_argument("--dry-run", action="store_true", help="only say what would be created")
     create.set_defaults(run=_topics_create)
+
+    export = commands.add_parser("export", help="write a bundle's model as graphs", description=_export_help, formatter_class=raw)
+    export.add_argument("bundle", help="a bundle's folder, or the name of one that comes with the package")
+    export.add_argument(
+        "--to", choices=["onnx", "torch"], default="onnx", help="for ONNX Runtime, or as torch.export has it (default onnx)"
+    )
+    export.add_argument("--out", type=Path, default=None, metavar="DIR", help="leave the bundle alone and write a copy of it there")
+    export.set_defaults(run=_export)
+
+    compress = commands.add_parser(
+        "compress", help="make a model smaller, if that makes it faster and no worse", description=_compress_help, formatter_class=raw
+    )
+    compress.add_argument("bundle", help="a bundle's folder, or the name of one that comes with the package")
+    compress.add_argument("--data", required=True, metavar="RECIPE", help="the recipe that says where the data is and how it is split")
+    compress.add_argument("--method", choices=["magnitude", "structured", "int8"], required=True)
+    compress.add_argument("--share", type=_share, default=0.5, help="of weights, or of channels, that pruning takes (default 0.5)")
+    compress.add_argument(
+        "--max-loss", type=float, default=0.5, metavar="POINTS", help="points of accuracy, or percent of an error (default 0.5)"
+    )
+    compress.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the new bundle goes (default BUNDLE-METHOD)")
+    compress.set_defaults(run=_compress)
 
     sim = commands.add_parser("sim", help="publish simulated rooms, or a video file, to Kafka", description=_sim_help, formatter_class=raw)
     sim.add_argument("--bootstrap", default="localhost:9092", help="brokers, host:port (default localhost:9092)")
@@ -375,6 +408,28 @@ data looks like is told before it starts. The rows of the test are not looked at
 Each model gets a folder, DIR/seed-N: its bundle (config.json, model.safetensors), which `models.bundle` of a daemon's config serves, and
 history.jsonl, a line an epoch. The same recipe, seed and data on one machine give the same bundle.
 """
+
+
+_export_help = """\
+Writes each encoder and the fusion with its heads as a graph beside the bundle's other files, and compares each with the model on
+random inputs of several sizes. The daemon computes with them by `models: {engine: onnx}`; graphs of another version of the bundle are
+refused. Needs `pip install 'streamfuse[onnx]'` for ONNX.
+"""
+_compress_help = """\
+Makes a smaller model by one method and keeps it only if it is measurably faster and loses no more of its metric on the data than
+--max-loss; otherwise says both figures and keeps the original.
+
+  magnitude    the smallest weights become zeros
+  structured   whole hidden units are taken out
+  int8         weights and activations as 8-bit integers, calibrated on the data (ONNX; needs `pip install 'streamfuse[onnx]'`)
+"""
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError("expected a number between 0 and 1")
+    return number
 
 
 def _positive(text: str) -> int:

@@ -287,6 +287,8 @@ class SyncSettings(Settings):
 class ModelSettings(Settings):
     bundle: str = "who-is-talking"
     """A folder with a bundle, or the name of one that comes with the package."""
+    engine: Literal["torch", "onnx"] = "torch"
+    """`onnx` computes on the CPU with ONNX Runtime, mostly faster: `pip install 'streamfuse[onnx]'`, then `streamfuse export`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_batch: int = Field(32, gt=0)
     decode_threads: int = Field(2, gt=0)

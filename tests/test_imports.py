@@ -22,7 +22,20 @@ LAYERS = (  # each part imports its own layer and those above it, never one belo
     ("pipeline",),
     ("daemon",),
     ("assembly", "view"),
-    ("demo", "simulate", "training", "records", "subscription", "tail", "dlq", "schema_command", "topics_command", "train_command"),
+    (
+        "demo",
+        "simulate",
+        "training",
+        "records",
+        "subscription",
+        "tail",
+        "dlq",
+        "schema_command",
+        "topics_command",
+        "train_command",
+        "export_command",
+        "compress_command",
+    ),
     ("cli", "testing", "streamfuse"),  # what people start or import; `streamfuse` is the package's own `__init__`
     ("__main__",),
 )

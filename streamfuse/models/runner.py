@@ -22,10 +22,11 @@ from streamfuse.config import ModelSettings
 from streamfuse.errors import BundleError, UndecodablePayload
 from streamfuse.interfaces import Batch, Clock
 from streamfuse.models.batch import Items, Modality, collate
-from streamfuse.models.bundle import Bundle, load_bundle
+from streamfuse.models.bundle import Bundle, find_bundle, load_bundle
 from streamfuse.models.decode import decode
 from streamfuse.models.embeddings import Embeddings, keeps
 from streamfuse.models.engine import Engine
+from streamfuse.models.onnx_engine import OnnxEngine
 from streamfuse.models.preprocess import identity
 from streamfuse.models.remember import OnceCache
 from streamfuse.models.shapley import shapley
@@ -91,14 +92,14 @@ class TorchRunner:
     def __init__(self, settings: ModelSettings, clock: Clock) -> None:
         self.settings = settings
         self.bundle: Bundle = load_bundle(settings.bundle)
-        self.device = pick_device(settings.device)
+        self.device = pick_device("cpu" if settings.engine == "onnx" and settings.device == "auto" else settings.device)
         self.stage_seconds: dict[str, float] = dict.fromkeys(("decode", "preprocess", "encode", "fuse"), 0.0)
         self.windows_done = 0
         self.packets_decoded = 0
         self._clock = clock
         self._lock = threading.Lock()
         self._empty = {stream: part.empty() for stream, part in self.bundle.preprocessors.items()}
-        self._engine: Engine = TorchEngine(self.bundle.model, self.device)
+        self._engine = make_engine(settings, self.bundle, self.device)
         self._embeddings = {} if settings.recompute else self._keepers()
         self._cache = OnceCache(CACHE_BYTES, _size)
         self._reported: OrderedDict[Hashable, None] = OrderedDict()
@@ -299,6 +300,15 @@ class TorchRunner:
         finally:
             with self._lock:
                 self.stage_seconds[stage] += (self._clock.monotonic() - begun) / 1e9
+
+
+def make_engine(settings: ModelSettings, bundle: Bundle, device: torch.device) -> Engine:
+    """Raises `BundleError` where the engine that was asked for can't run this bundle here."""
+    if settings.engine == "torch":
+        return TorchEngine(bundle.model, device)
+    if device.type != "cpu":
+        raise BundleError("models.engine is onnx, which computes on the CPU, and models.device is cuda; set models.device to cpu")
+    return OnnxEngine(bundle.model, find_bundle(settings.bundle), bundle.digest, settings.cpu_threads)
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -18,8 +18,6 @@ class TorchEngine:
     def __init__(self, model: FusionModel, device: torch.device) -> None:
         self.device = device
         self._model = model.to(device)
-        weigh: Callable[[Mapping[str, Modality]], Tensor] | None = getattr(model.fusion, "weigh", None)
-        self._weigh = weigh
 
     def encode(self, stream: str, items: Modality, state: State | None = None) -> tuple[Modality, State]:
         with self._computing():
@@ -31,10 +29,9 @@ class TorchEngine:
             return {task: self._model.head(task).read(found) for task, found in outputs.items()}
 
     def weigh(self, tokens: Mapping[str, Modality]) -> Tensor | None:
-        if self._weigh is None:
-            return None
         with self._computing():
-            return self._weigh(self._model.complete(tokens)).float()
+            weights = self._model.weights(tokens)
+            return None if weights is None else weights.float()
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
