@@ -116,16 +116,23 @@ def primary_parts(kind: Kind, answers: Floats, targets: Array, thresholds: Float
     return (each * known).sum(1), known.sum(1)
 
 
-def recall_at(similarity: Floats, k: int, correct: NDArray[np.integer] | None = None) -> Score:
-    """Of queries, `(queries, candidates)`, the share whose correct candidate is among the `k` most similar; that of query `i`
-    is candidate `i` unless `correct` says otherwise. A tie counts against the model: equal similarities find nothing."""
-    if not similarity.size:
-        return Score(None, "there is no query or no candidate")
-    rows = np.arange(len(similarity))
-    right = rows if correct is None else correct
-    own = similarity[rows, right][:, None]
-    before = (similarity >= own).sum(1) - 1  # itself left out
-    return Score(float((before < k).mean()))
+def primary(kind: Kind, answers: Floats, targets: Array, thresholds: Floats | float = 0.5) -> float | None:
+    """The primary measure alone, None where no row is known."""
+    numerators, denominators = primary_parts(kind, answers, targets, thresholds)
+    return float(numerators.sum() / denominators.sum()) if denominators.sum() > 0 else None
+
+
+def recall_at(similarity: Floats, k: int, correct: NDArray[np.bool_] | None = None) -> Score:
+    """Of queries, `(queries, candidates)`, the share that finds a correct candidate among the `k` most similar; that of query `i`
+    is candidate `i` unless `correct`, of the same shape, says which are. A tie counts against the model: equal similarities find nothing.
+    Queries without a correct candidate are left out."""
+    right = np.eye(*similarity.shape, dtype=np.bool_) if correct is None else correct
+    findable = right.any(1)
+    if not findable.any():
+        return Score(None, "there is no query with a correct candidate")
+    best = np.where(right, similarity, -np.inf).max(1, keepdims=True)
+    before = (~right & (similarity >= best)).sum(1)
+    return Score(float((before[findable] < k).mean()), "" if findable.all() else f"{(~findable).sum()} queries have no correct candidate")
 
 
 def confusion(kind: Kind, answers: Floats, targets: Array, names: Sequence[str]) -> NDArray[np.int64] | None:

@@ -46,6 +46,12 @@ class Difference:
     p: float
     corrected: float
 
+    def towards(self, name: str) -> Difference:
+        """The same, said from the side of this method if it is one of the two."""
+        if name != self.second:
+            return self
+        return Difference(self.second, self.first, -self.difference, -self.high, -self.low, self.p, self.corrected)
+
     @property
     def significant(self) -> bool:
         return self.corrected < 1 - LEVEL
