@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import current_token
 
 from streamfuse import pipeline
+from streamfuse.allocator import keep_memory
 from streamfuse.config import Config, TopicsSourceSettings
 from streamfuse.errors import DrainTimeout
 from streamfuse.feeder import feed, publish_to
@@ -193,6 +194,7 @@ def _why(loss: Loss) -> tuple[str, str]:
 def serve_forever(daemon: Daemon) -> None:
     """Run the daemon as a process: SIGTERM or SIGINT stops it in order, a second one at once. Returns when it has ended."""
     collect_rarely()
+    keep_memory()
     anyio.run(_until_signalled, daemon)
 
 
