@@ -51,7 +51,7 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/pip
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@echo "Installing StreamFuse and its test tools into $(VENV): some minutes the first time, most of it for torch."
-	@$(INSTALL) -e '.[dev,fast,onnx]'
+	@$(INSTALL) -e '.[dev,fast,hf,onnx]'
 	@touch $(VENV)/.core $@
 
 $(VENV)/.bench: $(VENV)/.dev

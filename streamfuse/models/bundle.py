@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,9 +92,15 @@ def load_bundle(bundle: str | Path) -> Bundle:
 
 
 def save_bundle(folder: Path, config: BundleConfig, model: FusionModel) -> str:
-    """Writes a bundle and gives its digest. The same model and config give the same bytes."""
+    """Writes a bundle and gives its digest. The same model and config give the same bytes.
+
+    A part that was made from a folder elsewhere has `packed`, the options that make it again from the bundle alone; they take the place
+    of its own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
+    config = _packed(config, model)
+    # Clones, as some parts have a tensor under two names, which the format does not allow.
+    tensors = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in sorted(model.state_dict().items())}
     (folder / TENSORS).write_bytes(save(tensors))
     (folder / CONFIG).write_text(json.dumps(config.model_dump(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return digest(folder)
@@ -125,6 +132,15 @@ def find_bundle(bundle: str | Path) -> Path:
 def packaged_bundles() -> list[str]:
     """Names of the bundles that come with the package."""
     return sorted(path.parent.name for path in PACKAGED.glob(f"*/{CONFIG}"))
+
+
+def _packed(config: BundleConfig, model: FusionModel) -> BundleConfig:
+    encoders = {stream: getattr(model.encoders[stream], "packed", options) for stream, options in config.architecture["encoders"].items()}
+    inputs = {
+        stream: getattr(PREPROCESSORS.make(options), "packed", options) if "folder" in options else options
+        for stream, options in config.inputs.items()
+    }
+    return config.model_copy(update={"inputs": inputs, "architecture": {**config.architecture, "encoders": encoders}})
 
 
 def _parse(raw: bytes, folder: Path) -> BundleConfig:
@@ -162,6 +178,10 @@ def _assemble(config: BundleConfig, folder: Path) -> tuple[FusionModel, dict[str
         raise BundleError(
             f"{where}: architecture.encoders has {sorted(model.streams)}, inputs has {sorted(preprocessors)}; each stream needs both"
         )
+    for stream, part in preprocessors.items():
+        ids, known = getattr(part, "vocabulary", 0), getattr(model.encoders[stream], "vocabulary", math.inf)
+        if ids > known:
+            raise BundleError(f"{where}: inputs.{stream} has {ids} token ids, its encoder {known}; set the encoder's vocabulary to {ids}")
     return model, preprocessors
 
 

@@ -154,6 +154,13 @@ def test_options_that_a_part_does_not_take_are_named(bundle: Path) -> None:
     assert "wings" in refusal(bundle)
 
 
+def test_more_token_ids_than_the_encoder_knows_are_refused(bundle: Path) -> None:
+    value = json.loads((bundle / "config.json").read_text())["architecture"]
+    value["encoders"]["text"] = {"type": "text_gru", "vocabulary": 100}
+    change_config(bundle, architecture=value)
+    assert "inputs.text has 256 token ids, its encoder 100; set the encoder's vocabulary to 256" in refusal(bundle)
+
+
 def test_absurd_size_is_found_without_that_much_memory(bundle: Path) -> None:
     value = json.loads((bundle / "config.json").read_text())["architecture"]
     change_config(bundle, architecture={**value, "features": 1_000_000})

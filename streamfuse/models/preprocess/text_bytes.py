@@ -22,6 +22,7 @@ class TextBytes:
 
     modality = "text"
     min_width = 0
+    vocabulary = 256
 
     def __init__(self, length: int = 128, most: int = 4) -> None:
         self.length = length
