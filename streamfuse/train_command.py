@@ -14,10 +14,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from streamfuse.errors import ConfigError, Problem
+from streamfuse.training.checkpoint import replace_whole
 from streamfuse.training.distributed import workers
-from streamfuse.training.quality import examine
-from streamfuse.training.recipe import Recipe, load_recipe
-from streamfuse.training.runs import Prepared, Run, Started, carry_out, prepare, result, runs
+from streamfuse.training.recipe import load_recipe
+from streamfuse.training.runs import Run, Started, carry_out, prepare, result, runs
 from streamfuse.training.train import EpochEnd, Event, Finished, Record, Step
 
 
@@ -25,22 +25,25 @@ def train(options: argparse.Namespace) -> int:
     """Returns the exit code. Raises ConfigError, DataError and what reading the data raises."""
     path: Path = options.recipe
     recipe = load_recipe(path, changes(options.set))
-    console = Console(stderr=True, highlight=False, quiet=False)
+    console = Console(stderr=True, highlight=False)
     with workers(recipe.training.device) as (own, device):
         console.quiet = not own.is_first
-        prepared = prepare(recipe, path.parent)
+        with _bars(console) as progress:
+            bar = progress.add_task("looking through the data", total=None, told="")
+            prepared = prepare(recipe, path.parent, lambda done, of: progress.update(bar, completed=done, total=of))
         out = options.out or Path("out") / recipe.name
         planned = runs(prepared, out, options.seed)
         if not options.resume:
             _refuse_what_is_there(planned)
+        console.print(prepared.quality.table())
+        prepared.quality.require()
         if own.is_first:
-            _examine(console, prepared, out)
-        _tell_rows(console, recipe, prepared)
+            replace_whole(out / "data.json", json.dumps(prepared.quality.document(), indent=2, ensure_ascii=False).encode() + b"\n")
         for number, run in enumerate(planned, 1):
             if run.is_done:
                 console.print(f"{run.name} is done")
                 continue
-            with _shown(console, f"{run.name} ({number} of {len(planned)})" if len(planned) > 1 else run.name) as show:
+            with shown(console, f"{run.name} ({number} of {len(planned)})" if len(planned) > 1 else run.name) as show:
                 for event in carry_out(prepared, run, device, own, options.resume):
                     show.tell(event)
         if own.is_first:
@@ -61,30 +64,6 @@ def _refuse_what_is_there(planned: Sequence[Run]) -> None:
     if there:
         message = f"expected new folders, found {there[0]}; go on there with --resume, choose another --out, or remove it"
         raise ConfigError([Problem("--out", message)])
-
-
-def _examine(console: Console, prepared: Prepared, out: Path) -> None:
-    """Tells what the data is worth, and keeps it in `data.json`. Raises DataError where that is nothing."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    ) as progress:
-        bar = progress.add_task("looking through the data", total=len(prepared.samples.names))
-        quality = examine(prepared.samples, prepared.splits, lambda done, of: progress.update(bar, completed=done))
-    console.print(quality.table())
-    quality.require()
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "data.json").write_text(json.dumps(quality.document(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _tell_rows(console: Console, recipe: Recipe, prepared: Prepared) -> None:
-    for split in prepared.splits:
-        counts = ", ".join(f"{len(rows)} for {name}" for name, rows in split.parts.items())
-        console.print(f"{recipe.name}{f', {split.name}' if split.name else ''}: {counts}")
 
 
 # --- progress --------------------------------------------------------------------------------------------------------------------------
@@ -116,7 +95,9 @@ class _Show:
                 )
         elif isinstance(event, Finished):
             kept = event.kept
-            self._console.print(f"{self._name}: kept epoch {kept['epoch'] + 1} of {kept['stage']}: {_told(kept['validation'])}")
+            self._console.print(
+                f"{self._name}: kept epoch {kept['epoch'] + 1} of {kept['stage']}: {_told(kept['validation'])}", soft_wrap=True
+            )
 
     def _step(self, step: Step) -> None:
         if step.stage != self._stage:
@@ -133,10 +114,14 @@ class _Show:
 
 
 @contextmanager
-def _shown(console: Console, name: str) -> Iterator[_Show]:
-    bars = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*bars, console=console, disable=not console.is_terminal, transient=True) as progress:
+def shown(console: Console, name: str) -> Iterator[_Show]:
+    with _bars(console) as progress:
         yield _Show(console, progress, name)
+
+
+def _bars(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
 def _told(validation: Mapping[str, float]) -> str:

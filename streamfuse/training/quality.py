@@ -61,6 +61,8 @@ class Quality:
     streams: Mapping[str, StreamQuality]
     classes: Mapping[str, Mapping[str, Mapping[str, int]]]
     findings: Sequence[Finding]
+    contents: str = ""
+    """`blake2b:...` over what all rows hold."""
 
     def require(self) -> None:
         """Raises DataError with all errors, where there are any."""
@@ -116,6 +118,7 @@ def examine(samples: Samples, splits: Sequence[Split], tell: Callable[[int, int]
         },
         classes={task: _classes(samples, task, split) for task in samples.heads if "labels" in samples.heads[task]},
         findings=sorted(findings, key=lambda finding: finding.severity),
+        contents=_contents(traces),
     )
 
 
@@ -167,6 +170,13 @@ def _see(items: Items) -> _Seen:
     total.update(np.rint(time * 1000).astype(np.int64).tobytes())
     finite = not np.issubdtype(data.dtype, np.floating) or bool(np.isfinite(data).all())
     return _Seen(total.digest(), len(time), float(-time.min()) if len(time) > 1 else 0.0, finite)
+
+
+def _contents(traces: Sequence[_Row]) -> str:
+    total = hashlib.blake2b(digest_size=32)
+    for trace in traces:
+        total.update(b"".join(stream.encode() + seen.digest for stream, seen in sorted(trace.streams.items())) + b"\n")
+    return f"blake2b:{total.hexdigest()}"
 
 
 def _widen(spans: dict[str, _Range], stream: str, data: NDArray[Any]) -> None:

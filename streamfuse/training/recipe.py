@@ -34,6 +34,8 @@ class ModelRecipe(Settings):
     The first is the one whose answer a prediction carries as its label."""
     reconstruction: Options | None = None
     """Options of what fills in a missing modality from the others; nothing does where not given."""
+    crossmodal: Options | None = None
+    """`retrieval`, options of a space that all modalities share, and `decoders`, stream -> what writes it from the others."""
     window: WindowShape = WindowShape(size_ms=1000, hop_ms=1000)
     """What the rows are cut to, and so what is served best."""
 
@@ -183,6 +185,8 @@ class TrainingRecipe(Settings):
     """Weight of each modality's own answer in the loss."""
     reconstruction: float = Field(0.3, ge=0)
     """Weight of the loss of an architecture that reconstructs a modality from the others."""
+    crossmodal: float = Field(1.0, ge=0)
+    """Weight of each loss of an architecture that goes between modalities."""
     noise: dict[str, float] = Field({})
     """Stream -> greatest level of the noise, 0 to 1, that a row is shown with; each row draws its own."""
     dropout: float = Field(0.0, ge=0, lt=1)

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from streamfuse.models.pretrained import load_weights
 from streamfuse.training.checkpoint import replace_whole
 from streamfuse.training.data import open_data
 from streamfuse.training.distributed import Workers
+from streamfuse.training.quality import Quality, examine
 from streamfuse.training.recipe import Recipe
 from streamfuse.training.rows import part
 from streamfuse.training.samples import Samples
@@ -42,6 +43,7 @@ class Prepared:
     folder: Path
     samples: Samples
     splits: Sequence[Split]
+    quality: Quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,11 @@ class Run:
         return (self.folder / CONFIG).is_file() and (self.folder / TENSORS).is_file() and not (self.folder / CHECKPOINT).exists()
 
 
-def prepare(recipe: Recipe, folder: Path) -> Prepared:
-    """Opens the data and divides it. Raises DataError, and ConfigError where the recipe does not fit the data."""
+def prepare(recipe: Recipe, folder: Path, tell: Callable[[int, int], None] = lambda done, of: None) -> Prepared:
+    """Opens the data, divides it and looks through every row of it once, of which `tell` is told.
+
+    Raises DataError, and ConfigError where the recipe does not fit the data. What the quality report finds is not raised.
+    """
     samples = open_data(recipe.data, folder, recipe.model.inputs or None, recipe.model.heads or None)
     problems = [
         Problem(f"model.encoders.{stream}", f"expected a stream of the data, found {stream!r}; there are {', '.join(samples.inputs)}")
@@ -84,7 +89,8 @@ def prepare(recipe: Recipe, folder: Path) -> Prepared:
     ]
     if problems:
         raise ConfigError(problems)
-    return Prepared(recipe, folder, samples, make_splits(samples, recipe.split))
+    splits = make_splits(samples, recipe.split)
+    return Prepared(recipe, folder, samples, splits, examine(samples, splits, tell))
 
 
 def runs(prepared: Prepared, out: Path, seeds: Sequence[int] | None = None) -> list[Run]:
@@ -113,8 +119,9 @@ def carry_out(prepared: Prepared, run: Run, device: torch.device, workers: Worke
     job = Job(recipe.training, run.seed, device, workers, run.folder / CHECKPOINT, resume, identity)
     for event in train(model, rows, validation, job):
         if isinstance(event, EpochEnd) and workers.is_first:
-            replace_whole(run.folder / HISTORY, "".join(json.dumps(record) + "\n" for record in event.history).encode())
+            _write_history(run, event.history)
         if isinstance(event, Finished) and workers.is_first:
+            _write_history(run, event.history)
             save_bundle(run.folder, _with_results(config, event), model)
             (run.folder / CHECKPOINT).unlink(missing_ok=True)
         yield event
@@ -126,9 +133,10 @@ def result(run: Run) -> Record:
     return metrics
 
 
-def fingerprint(samples: Samples) -> str:
-    """`sha256:...` over the names, targets, groups and parts of all rows, and how they are prepared."""
-    total = hashlib.sha256(json.dumps([dict(samples.inputs), list(samples.names), list(samples.groups), list(samples.parts)]).encode())
+def fingerprint(samples: Samples, quality: Quality) -> str:
+    """`sha256:...` over what all rows hold, their targets, names, groups and parts."""
+    told = [quality.contents, list(samples.names), list(samples.groups), list(samples.parts)]
+    total = hashlib.sha256(json.dumps(told).encode())
     for task, target in sorted(samples.targets.items()):
         total.update(task.encode())
         total.update(np.ascontiguousarray(target).tobytes())
@@ -160,12 +168,16 @@ def _config(prepared: Prepared, run: Run, rows: Samples, device: torch.device, w
             "seed": run.seed,
             "split": run.split.name,
             "rows": {name: len(numbers) for name, numbers in run.split.parts.items()},
-            "data": fingerprint(samples),
+            "data": fingerprint(samples, prepared.quality),
             "device": device.type,
             "processes": workers.world,
             "versions": {package: version(package) for package in ("streamfuse", "torch", "numpy")},
         },
     )
+
+
+def _write_history(run: Run, history: Sequence[Record]) -> None:
+    replace_whole(run.folder / HISTORY, "".join(json.dumps(record) + "\n" for record in history).encode())
 
 
 def _with_results(config: BundleConfig, finished: Finished) -> BundleConfig:
@@ -181,8 +193,9 @@ def _architecture(recipe: Recipe, rows: Samples) -> dict[str, Any]:
         for task in recipe.model.heads or rows.heads
     }
     encoders = {stream: _fitted(options, rows.inputs[stream]) for stream, options in recipe.model.encoders.items()}
+    optional = {"reconstruction": recipe.model.reconstruction, "crossmodal": recipe.model.crossmodal}
     made = {"features": recipe.model.features, "encoders": encoders, "fusion": recipe.model.fusion, "heads": heads}
-    return made if recipe.model.reconstruction is None else {**made, "reconstruction": recipe.model.reconstruction}
+    return {**made, **{name: options for name, options in optional.items() if options is not None}}
 
 
 def _fitted(encoder: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> dict[str, Any]:
