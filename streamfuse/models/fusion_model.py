@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from streamfuse.models.batch import Modality, mean_token
+from streamfuse.models.crossmodal import CrossModal
 from streamfuse.models.fusions.pooling import scaled_to_one
 from streamfuse.models.heads import Head
+from streamfuse.models.narrowing import narrow
 from streamfuse.models.parts import ENCODERS, FUSIONS, HEADS, Scope, UnknownPart
 from streamfuse.models.reconstruction import Reconstruction
 
+P = TypeVar("P", Reconstruction, CrossModal)
 State = tuple[Tensor, ...]
 """What a causal encoder remembers of the items before; empty for all others."""
 
@@ -23,7 +26,8 @@ class FusionModel(nn.Module):
 
     `forward(inputs)` takes a mapping of stream to `Modality`, in any order. A stream that is left out, or that is
     masked out for a sample, is absent there. It gives each task's outputs, `(batch, ...)` as its head says, finite for any
-    subset, none included. With a `reconstruction`, the fusion sees a predicted token in place of an absent stream.
+    subset, none included. With a `reconstruction`, the fusion sees a predicted token in place of an absent stream. `crossmodal` is
+    beside all that: it goes from tokens to other modalities.
     """
 
     def __init__(
@@ -34,12 +38,13 @@ class FusionModel(nn.Module):
         auxiliary: Mapping[str, Mapping[str, Head]],
         features: int,
         reconstruction: Reconstruction | None = None,
+        crossmodal: CrossModal | None = None,
     ) -> None:
         super().__init__()
         self.streams, self.tasks = tuple(encoders), tuple(heads)
         self.features = features
         self.encoders = nn.ModuleDict(encoders)
-        self.reconstruction = reconstruction
+        self.reconstruction, self.crossmodal = reconstruction, crossmodal
         self.fusion = fusion
         self.heads = nn.ModuleDict(heads)
         self.auxiliary = nn.ModuleDict({stream: nn.ModuleDict(own) for stream, own in auxiliary.items()})
@@ -118,7 +123,9 @@ class FusionModel(nn.Module):
 
 def build(architecture: Mapping[str, Any]) -> FusionModel:
     """The model that an architecture describes: `features`, `encoders` (stream -> `type` and options), `fusion` (`type` and
-    options), `heads` (task -> `type` and options), and, if absent streams are to be reconstructed, `reconstruction` (its options).
+    options), `heads` (task -> `type` and options), and, if absent streams are to be reconstructed, `reconstruction` (its options);
+    for retrieval and generation between modalities, `crossmodal` (its options).
+    `narrowed` says how many units pruning left (`narrowing`).
 
     Raises `UnknownPart` with a sentence.
     """
@@ -132,16 +139,26 @@ def build(architecture: Mapping[str, Any]) -> FusionModel:
             stream: {task: cast(Head, HEADS.make(options, features=features, normalised=False)) for task, options in described}
             for stream in streams
         }
-        return FusionModel(encoders, fusion, heads, auxiliary, features, _reconstruction(architecture, streams))
+        model = FusionModel(
+            encoders,
+            fusion,
+            heads,
+            auxiliary,
+            features,
+            _optional(Reconstruction, architecture, "reconstruction"),
+            _optional(CrossModal, architecture, "crossmodal"),
+        )
     except KeyError as error:  # torch does not take a dot, or a name that its modules use themselves
         raise UnknownPart(f"expected streams and tasks with other names: {error.args[0]}") from None
+    narrow(model, architecture.get("narrowed", {}))
+    return model
 
 
-def _reconstruction(architecture: Mapping[str, Any], streams: tuple[str, ...]) -> Reconstruction | None:
-    options = architecture.get("reconstruction")
+def _optional(part: type[P], architecture: Mapping[str, Any], name: str) -> P | None:
+    options = architecture.get(name)
     if options is None:
         return None
     try:
-        return Reconstruction(streams, architecture["features"], **options)
+        return part(tuple(architecture["encoders"]), architecture["features"], **options)
     except (TypeError, ValueError) as error:
-        raise UnknownPart(f"the reconstruction does not take the options {options}: {error}") from None
+        raise UnknownPart(f"the {name} does not take the options {options}: {error}") from None

@@ -53,6 +53,10 @@ class Objective(nn.Module):
             if model.reconstruction is not None and settings.reconstruction:
                 parts["reconstruction"] = (model.reconstruction_loss(tokens) * weight).sum()
                 total = total + settings.reconstruction * parts["reconstruction"]
+            if model.crossmodal is not None and settings.crossmodal:
+                for name, losses in model.crossmodal.losses(inputs, tokens).items():
+                    parts[name] = (losses * weight).sum()
+                    total = total + settings.crossmodal * parts[name]
         if alone or settings.auxiliary:
             for stream, own in model.alone(tokens).items():
                 there = weight * inputs[stream].present

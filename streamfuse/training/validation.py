@@ -59,7 +59,8 @@ def measure(
     workers: Workers,
     alone: bool,
 ) -> Found:
-    """The model's losses, without smoothing and added with `weights`, and its metrics, over the rows whose targets are known.
+    """The model's losses, without smoothing and added with `weights`, and its metrics, over the rows whose targets are known; losses
+    between modalities count with their own weight.
 
     `alone` asks each stream by itself, on the rows that have it. Every process gets the same.
     """
@@ -70,6 +71,7 @@ def measure(
     answers = {key: torch.zeros(count, len(head.names), device=device) for key, head in heads.items()}
     losses = {key: torch.zeros(count, device=device) for key in heads}
     there = {stream: torch.zeros(count, device=device) for stream in asked}
+    crossed = {name: torch.zeros(count, device=device) for name in (model.crossmodal.learned if model.crossmodal and not alone else ())}
     own = range(count)[workers.mine]
     chunks = [own[at : at + settings.batch] for at in range(0, len(own), settings.batch)]
     for made in ahead(chunks, partial(make_batch, rows), settings.threads, settings.ahead):
@@ -77,12 +79,15 @@ def measure(
         at = torch.tensor(batch.rows, device=device)
         tokens = {stream: model.encode(stream, batch.inputs[stream])[0] for stream in model.streams}
         said = model.alone(tokens) if alone else {"": model.fuse(tokens)}
+        across = model.crossmodal.losses(batch.inputs, tokens) if crossed and model.crossmodal else {}
         for (task, stream), head in heads.items():
             answers[task, stream][at] = head.read(said[stream][task])
             losses[task, stream][at] = head.loss(said[stream][task], batch.targets[task]).float()
         for stream in asked:
             there[stream][at] = batch.inputs[stream].present.float() if alone else 1.0
-    workers.sum_([*answers.values(), *losses.values(), *there.values()])
+        for name in crossed:
+            crossed[name][at] = across[name].float()
+    workers.sum_([*answers.values(), *losses.values(), *there.values(), *crossed.values()])
 
     metrics = wanted_metrics(model, settings)
     each: dict[str, dict[str, float]] = {stream: {"loss": 0.0} for stream in asked}
@@ -93,7 +98,8 @@ def measure(
         scores = score(head.kind, _array(answers[task, stream])[counted], target[counted], head.names)
         each[stream] |= {f"{task}.{name}": value for name in metrics[task] if (value := scores[name].value) is not None}
     if not alone:
-        return each[""]
+        across_means = {name: float(_array(loss).mean()) for name, loss in crossed.items()}
+        return {**each[""], "loss": each[""]["loss"] + settings.crossmodal * sum(across_means.values()), **across_means}
     means = {key: float(np.mean([found[key] for found in each.values() if key in found])) for key in {k for f in each.values() for k in f}}
     return {
         **dict(sorted(means.items())),
