@@ -138,7 +138,7 @@ def test_every_mistake_in_a_config_is_named(bundle: Path) -> None:
 
 
 def test_unknown_encoder_is_named_with_the_known_ones(bundle: Path) -> None:
-    change_config(bundle, architecture={"features": 4, "encoders": {"video": {"type": "magic"}}, "fusion": {}})
+    change_config(bundle, architecture={"features": 4, "encoders": {"video": {"type": "magic"}}, "fusion": {}, "heads": {}})
     said = refusal(bundle)
     assert "'magic'" in said
     assert "face_motion" in said
