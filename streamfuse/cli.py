@@ -162,6 +162,18 @@ def _train(options: argparse.Namespace) -> int:
     return train(options)
 
 
+def _evaluate(options: argparse.Namespace) -> int:
+    from streamfuse.evaluate_command import evaluate
+
+    return evaluate(options)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from streamfuse.compare_command import compare
+
+    return compare(options)
+
+
 def _export(options: argparse.Namespace) -> int:
     from streamfuse.export_command import export
 
@@ -324,6 +336,24 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change the recipe, such as training.epochs=3")
     train.set_defaults(run=_train)
 
+    parts = ["test", "validation", "train"]
+    evaluate = commands.add_parser("evaluate", help="say what a model is worth", description=_evaluate_help, formatter_class=raw)
+    evaluate.add_argument("bundle", help="a run's or a bundle's folder, or the name of one that comes with the package")
+    evaluate.add_argument("data", type=Path, help="a recipe or its data section (.yaml), a manifest (.jsonl, .csv) or arrays (.npz)")
+    evaluate.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the report goes (default out/NAME-report)")
+    evaluate.add_argument("--part", choices=parts, default="test", help="which rows to judge on (default test)")
+    evaluate.set_defaults(run=_evaluate)
+
+    versus = commands.add_parser("compare", help="compare models on the same rows", description=_compare_help, formatter_class=raw)
+    versus.add_argument("subjects", type=Path, nargs="+", metavar="RECIPE|RUNS", help="recipes, or folders of runs that were trained")
+    versus.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the report goes (default out/comparison)")
+    versus.add_argument("--runs", type=Path, default=Path("out"), metavar="DIR", help="where recipes' runs are, or go (default out)")
+    versus.add_argument("--seed", type=int, nargs="+", default=None, metavar="N", help="these seeds instead of the recipes'")
+    versus.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change all recipes, such as training.epochs=3")
+    versus.add_argument("--data", type=Path, default=None, metavar="DATA", help="what to judge folders on (default: their recipe's)")
+    versus.add_argument("--part", choices=parts, default="test", help="which rows to judge on (default test)")
+    versus.set_defaults(run=_compare)
+
     version = commands.add_parser("version", help="print the version")
     version.add_argument("-v", "--verbose", action="store_true", help="with those of the packages it stands on")
     version.set_defaults(run=_version)
@@ -410,6 +440,20 @@ history.jsonl, a line an epoch. The same recipe, seed and data on one machine gi
 """
 
 
+_evaluate_help = """\
+Judges a bundle on data that it was not trained on and writes results.json, report.md and report.html, a page that needs nothing else:
+scores with intervals, what happens when a modality is missing or noisy, which modality carries the answer, calibration, errors, costs.
+
+  streamfuse evaluate out/digits/seed-0 digits.yaml
+  streamfuse evaluate who-is-talking meetings.jsonl --out report
+"""
+_compare_help = """\
+Trains what is not trained yet, each recipe with each of its seeds, judges all on the same rows and writes one report: which method works,
+and whether the difference is more than chance. The method to put live is chosen by the validation part, not by the test.
+
+  streamfuse compare late.yaml gated.yaml addition.yaml --seed 0 1 2 3 4
+  streamfuse compare out/late out/gated --out report
+"""
 _export_help = """\
 Writes each encoder and the fusion with its heads as a graph beside the bundle's other files, and compares each with the model on
 random inputs of several sizes. The daemon computes with them by `models: {engine: onnx}`; graphs of another version of the bundle are

@@ -33,6 +33,8 @@ LAYERS = (  # each part imports its own layer and those above it, never one belo
         "schema_command",
         "topics_command",
         "train_command",
+        "evaluate_command",
+        "compare_command",
         "export_command",
         "compress_command",
     ),

@@ -27,12 +27,14 @@ Tell = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """`remarks` say how far a judgement on it is to be trusted."""
+    """`is_own`: the bundle was trained on this very data, and the split is its own. `remarks` say how far a judgement on it is to be
+    trusted."""
 
     name: str
     samples: Samples
     split: Split
     quality: Quality
+    is_own: bool
     remarks: tuple[str, ...] = ()
 
 
@@ -44,20 +46,23 @@ def open_given(path: Path, config: BundleConfig, tell: Tell = lambda done, of: N
     `DataError`.
     """
     data, split = _described(path)
-    samples = prepared(data, path.parent, config)
-    name = str(data.get("path", path.stem))
+    return divide(str(data.get("path", path.stem)), prepared(data, path.parent, config), split, config, tell)
+
+
+def divide(name: str, samples: Samples, split: Mapping[str, Any], config: BundleConfig, tell: Tell = lambda done, of: None) -> Given:
+    """The same for data that is open, with `split` where the bundle was not trained on it."""
     wanted, remarks = _split(samples, split)
     quality = examine(samples, [wanted], tell)
     if config.training.get("data") == fingerprint(samples, quality):
         own = own_split(samples, config)
-        if any((own.parts[part].tolist() != wanted.parts[part].tolist()) for part in own.parts):
+        if any(own.parts[part].tolist() != wanted.parts[part].tolist() for part in own.parts):
             quality = examine(samples, [own], tell)
-        return Given(name, samples, own, quality)
+        return Given(name, samples, own, quality, True)
     if "data" in config.training:
         remark = "This is not the data that the bundle was trained on, as a whole. Rows that stand in both would flatter it."
     else:
         remark = "The bundle does not say which rows it was trained on. If some of them stand here, they flatter it."
-    return Given(name, samples, wanted, quality, (remark, *remarks))
+    return Given(name, samples, wanted, quality, False, (remark, *remarks))
 
 
 def prepared(data: Mapping[str, Any], folder: Path, config: BundleConfig) -> Samples:
