@@ -33,6 +33,10 @@ class TextBytes:
         raw = decoded.strip().encode()[: self.length]
         return np.frombuffer(raw.ljust(self.length, b"\0"), np.uint8)
 
+    def words(self, row: NDArray[np.integer]) -> str:
+        """What such a row says."""
+        return bytes(byte for byte in row.tolist() if 0 < byte < self.vocabulary).decode("utf-8", "replace")
+
     def prepare(self, start: int, end: int, packets: Sequence[tuple[Packet, Any]], remember: Remember[Any]) -> Items:
         return last_rows(start, end, packets, self._empty)
 

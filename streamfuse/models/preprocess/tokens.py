@@ -38,6 +38,10 @@ class Tokens:
         ids = self.tokenizer.encode(decoded.strip())[: self.length]
         return np.array(ids + [0] * (self.length - len(ids)), np.int32)
 
+    def words(self, row: NDArray[np.integer]) -> str:
+        """What such a row says; ids that the tokenizer does not have say nothing."""
+        return self.tokenizer.decode(id for id in row.tolist() if id < self.vocabulary)
+
     def prepare(self, start: int, end: int, packets: Sequence[tuple[Packet, Any]], remember: Remember[Any]) -> Items:
         return last_rows(start, end, packets, self._empty)
 
