@@ -63,7 +63,7 @@ def manifest(folder: Path, inputs: Inputs | None, heads: Heads | None, **options
         raise DataError([Problem("model.inputs", "is needed with a manifest: stream -> how it is prepared, such as {type: waveform}")])
     path = folder / settings.path
     table = read_table(path)
-    kinds = {stream: part.modality for stream, part in Layout(inputs).parts.items()}
+    kinds = {stream: part.modality for stream, part in Layout(with_tokens(inputs, lambda _: ())).parts.items()}
     problems = list(_columns(path, [row for _, row in table], kinds, heads))
     reader = _Reader(path.parent, settings, kinds)
     for line, row in table:
@@ -256,8 +256,8 @@ class _Reader:
             raise SourceError(f"expected a file that can be read, found {path}: {error.strerror}; correct the path") from None
 
     def _missing(self, stream: str, path: Path) -> Iterable[str]:
-        if "://" in str(path):
-            yield f"{stream}: expected a file, found the address {path}; fetch it first"
+        if ":/" in str(path):
+            yield f"{stream}: expected a file, found an address in {path}; fetch it first"
             return
         try:
             there = path.is_file()

@@ -116,7 +116,9 @@ class Row(BaseModel):
     """One row. Any other name is a stream, with a path, words or an object."""
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True, coerce_numbers_to_str=True)
-    __pydantic_extra__: dict[str, Annotated[Cell | None, BeforeValidator(_cell)]] = Field(init=False)
+    __pydantic_extra__: dict[str, Annotated[Cell | None, BeforeValidator(_cell, json_schema_input_type=str | Cell | None)]] = Field(
+        init=False
+    )
 
     name: str | None = None
     """By which a person finds it again; the file and its line where not given."""
