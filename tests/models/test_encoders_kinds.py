@@ -181,8 +181,7 @@ def test_causal_layer_is_checked_by_hand() -> None:
     with torch.no_grad():
         layer.norm.weight.fill_(0)
         layer.norm.bias.fill_(1)  # each position that is there is a 1 to the convolution
-        layer.conv.weight.copy_(torch.tensor([[[10.0, 1.0]]]))
-        layer.conv.bias.fill_(0)  # type: ignore[union-attr]
+        layer.weight.copy_(torch.tensor([[10.0], [1.0]]))
         layer.mix = nn.Sequential(nn.Identity())
     mask = torch.tensor([[True, True, False, True]])
     out, carried = layer(torch.zeros(1, 4, 1), mask, layer.begin(1))
