@@ -290,6 +290,9 @@ class ModelSettings(Settings):
     engine: Literal["torch", "onnx"] = "torch"
     """`onnx` computes on the CPU with ONNX Runtime, mostly faster: `pip install 'streamfuse[onnx]'`, then `streamfuse export`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool = False
+    """On CUDA: compile the model, and capture it as a CUDA graph for each size of batch (1, 2, 4, ...). Faster for small models, but the
+    first batch of each size waits for it."""
     max_batch: int = Field(32, gt=0)
     decode_threads: int = Field(2, gt=0)
     cpu_threads: int = Field(1, gt=0)

@@ -58,7 +58,9 @@ def pieces(model: FusionModel, empty: Mapping[str, Items]) -> list[Piece]:
             parts += _like(Items(torch.zeros(1, model.features).numpy(), _NO_TIME, _NO_MASK), batch, count + number)
         return (*parts, torch.rand(batch, len(model.streams)) > 0.3)
 
-    found.append(Piece(FUSION, _Fusion(model), [*tokens, "present"], [f"task-{n}" for n in range(len(model.tasks))], example, [9, 2, 1]))
+    found.append(
+        Piece(FUSION, flat_fusion(model), [*tokens, "present"], [f"task-{n}" for n in range(len(model.tasks))], example, [9, 2, 1])
+    )
     return found
 
 
@@ -141,6 +143,17 @@ def session_runner(path: Path, threads: int = 1) -> Run:
     return run
 
 
+def flat_encoder(model: FusionModel, stream: str) -> nn.Module:
+    """An encoder that takes and gives plain tensors: data, time and mask, and a causal one its state behind them."""
+    encoder = model.encoders[stream]
+    return _Step(encoder) if model.scope(stream) == "causal" else _Encoder(encoder)
+
+
+def flat_fusion(model: FusionModel) -> nn.Module:
+    """The fusion and the heads, from each stream's data, time and mask in turn and `present`, to what each task's head reads."""
+    return _Fusion(model)
+
+
 # --- the pieces ------------------------------------------------------------------------------------------------------------------------
 
 _NO_TIME, _NO_MASK = torch.zeros(1).numpy(), torch.zeros(1, dtype=torch.bool).numpy()
@@ -184,7 +197,7 @@ def _encoder(model: FusionModel, stream: str, number: int, empty: Items) -> Piec
         begun = encoder.begin(batch) if is_causal else ()  # type: ignore[operator]
         return (*_like(empty, batch, count), *(part.clone() for part in begun))
 
-    module = _Step(encoder) if is_causal else _Encoder(encoder)
+    module = flat_encoder(model, stream)
     counts = [usual, usual + 3 * stride, *([stride] if model.scope(stream) != "window" else [])]
     inputs, outputs = ["data", "time", "mask", *state], ["tokens", "times", "masks", *(f"next-{name}" for name in state)]
     return Piece(f"encoder-{number}", module, inputs, outputs, example, counts)
@@ -220,11 +233,15 @@ def _write(piece: Piece, path: Path, to: Target) -> Run:
         program = torch.export.export(module, inputs, dynamic_shapes=by_name)
         if to == "onnx":
             require_onnx("exporting to ONNX")
-            # Not optimised by the exporter, which takes an added 1e-8 for nothing; ONNX Runtime optimises by itself.
+            from onnxscript.optimizer import fold_constants
+
+            # Not all of the exporter's optimisations: one takes an added 1e-8 for nothing. ONNX Runtime has its own, which need
+            # constants to be there as such.
             made = torch.onnx.export(
                 program, dynamo=True, verbose=False, optimize=False, input_names=list(piece.inputs), output_names=list(piece.outputs)
             )
             assert made is not None
+            fold_constants(made.model)
             made.save(str(path))
             return session_runner(path)
         torch.export.save(program, path)

@@ -22,7 +22,9 @@ from streamfuse.config import ModelSettings
 from streamfuse.errors import BundleError, UndecodablePayload
 from streamfuse.interfaces import Batch, Clock
 from streamfuse.models.batch import Items, Modality, collate
+from streamfuse.models.buckets import BucketedEngine
 from streamfuse.models.bundle import Bundle, find_bundle, load_bundle
+from streamfuse.models.cuda_engine import CudaEngine
 from streamfuse.models.decode import decode
 from streamfuse.models.embeddings import Embeddings, keeps
 from streamfuse.models.engine import Engine
@@ -304,6 +306,8 @@ class TorchRunner:
 
 def make_engine(settings: ModelSettings, bundle: Bundle, device: torch.device) -> Engine:
     """Raises `BundleError` where the engine that was asked for can't run this bundle here."""
+    if settings.engine == "torch" and settings.compile and device.type == "cuda":
+        return BucketedEngine(CudaEngine(bundle.model.to(device), device), bundle.model.streams, settings.max_batch)
     if settings.engine == "torch":
         return TorchEngine(bundle.model, device)
     if device.type != "cpu":

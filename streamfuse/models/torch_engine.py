@@ -10,6 +10,7 @@ from torch import Tensor
 
 from streamfuse.models.batch import Modality
 from streamfuse.models.fusion_model import FusionModel, State
+from streamfuse.models.uploads import Uploads
 
 
 class TorchEngine:
@@ -18,10 +19,11 @@ class TorchEngine:
     def __init__(self, model: FusionModel, device: torch.device) -> None:
         self.device = device
         self._model = model.to(device)
+        self._upload = Uploads(device)
 
     def encode(self, stream: str, items: Modality, state: State | None = None) -> tuple[Modality, State]:
         with self._computing():
-            return self._model.encode(stream, items.to(self.device), state)
+            return self._model.encode(stream, Modality(*self._upload(items)), state)
 
     def fuse(self, tokens: Mapping[str, Modality], present: Tensor | None = None) -> dict[str, Tensor]:
         with self._computing():
