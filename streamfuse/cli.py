@@ -228,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     schema = commands.add_parser("schema", help="print the schemas of what goes in and out", description=_schema_help, formatter_class=raw)
-    schema.add_argument("what", choices=["prediction", "packet", "asyncapi", "config"])
+    schema.add_argument("what", choices=["prediction", "packet", "asyncapi", "config", "manifest"])
     schema.add_argument("config", type=Path, nargs="?", help="asyncapi: the config whose topics are wanted (default: an example)")
     schema.add_argument("--format", choices=["json", "yaml"], default=None, help="default: asyncapi as yaml, the others as json")
     schema.set_defaults(run=_schema)
@@ -378,6 +378,7 @@ _schema_help = """\
   packet       JSON Schema of the headers of a packet's record (CloudEvents 1.0 in Kafka's binary mode)
   asyncapi     AsyncAPI 3.0: all topics of a config, with both of these
   config       JSON Schema of the config, for editors
+  manifest     JSON Schema of a line of a manifest, what `streamfuse train` reads rows from
 """
 _topics_help = "Compares the topics at the brokers with those that a config reads and writes."
 _topics_check_help = """\

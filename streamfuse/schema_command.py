@@ -16,10 +16,18 @@ from streamfuse.documents import prediction_schema
 from streamfuse.header_schemas import packet_headers
 from streamfuse.loading import config_schema, load_config
 
+
+def _manifest_schema() -> dict[str, Any]:
+    from streamfuse.training.data.table import manifest_schema  # imports torch
+
+    return manifest_schema()
+
+
 SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "prediction": prediction_schema,
     "packet": packet_headers,
     "config": config_schema,
+    "manifest": _manifest_schema,
 }
 
 

@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from streamfuse.cli import main
 from streamfuse.errors import DataError
 from streamfuse.models.batch import Items
 from streamfuse.training.data import open_data
-from streamfuse.training.data.table import manifest_schema, read_table
+from streamfuse.training.data.table import read_table
 from streamfuse.training.data.toy import SCENE_INPUTS, ToySettings, write_scenes
 from streamfuse.training.samples import Samples
 from tests.sources.clips import Clip, grey, write
@@ -176,7 +177,7 @@ def test_tokens_are_learned_from_rows_that_are_not_judged_on(folder: Path) -> No
     rows = [{"text": "banana " * 9, "label": "a", "part": "train"}, {"text": "kiwi " * 9, "label": "b", "part": "test"}]
     inputs = {"text": {"type": "tokens", "vocabulary": 300}}
     learned = opened(folder, rows, inputs).inputs["text"]
-    assert set(learned) == {"type", "merges"}
+    assert set(learned) == {"type", "merges", "vocabulary"}
     assert learned == opened(folder, rows[:1], inputs).inputs["text"] != opened(folder, rows[1:], inputs).inputs["text"]
 
 
@@ -237,8 +238,9 @@ def test_csv_says_the_same_as_json_also_with_a_byte_order_mark_and_semicolons(fo
     assert [one for _, one in read_table(folder / "m.csv")] == [one for _, one in read_table(folder / "m.jsonl")]
 
 
-def test_the_schema_allows_the_example_and_refuses_what_reading_refuses(folder: Path) -> None:
-    schema = Draft202012Validator(manifest_schema())
+def test_the_schema_allows_the_example_and_refuses_what_reading_refuses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "manifest"]) == 0
+    schema = Draft202012Validator(json.loads(capsys.readouterr().out))
     row = {"name": "r", "media": "a.mp4", "start": 3, "label": "yes", "text": "hi", "camera": {"media": "b.mp4", "track": "video:1"}}
     assert schema.is_valid(row)
     for wrong in ({"part": "dev"}, {"start": -1}, {"camera": {"mdia": "x"}}, {"label": 0.5}, {"camera": {"track": "video"}}):

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import yaml
 
+import streamfuse
 from streamfuse.errors import DataError
 from streamfuse.training.data import open_data
 from streamfuse.training.data.toy import SCENES, ToySettings, draw_scene
 from streamfuse.training.quality import examine
+from streamfuse.training.recipe import load_recipe
 from streamfuse.training.splits import make_splits
 
 HERE = Path(".")
@@ -75,6 +77,7 @@ def test_the_command_writes_a_manifest_with_its_files_and_a_recipe(tmp_path: Pat
     assert f"streamfuse train {tmp_path / 'toy' / 'recipe.yaml'}" in ran.stdout
     recipe = yaml.safe_load((tmp_path / "toy" / "recipe.yaml").read_text())
     samples = open_data(recipe["data"], tmp_path / "toy", recipe["model"]["inputs"])
+    load_recipe(tmp_path / "toy" / "recipe.yaml")
     assert len(samples.names) == 4
     assert {"video", "audio"} <= samples.read(0).keys()
     assert set(json.loads((tmp_path / "toy" / "manifest.jsonl").read_text().splitlines()[0])) >= {
@@ -84,3 +87,12 @@ def test_the_command_writes_a_manifest_with_its_files_and_a_recipe(tmp_path: Pat
         "audio",
         "label",
     }
+
+
+@pytest.mark.parametrize("name", ["toy.yaml", "xor.yaml"])
+def test_the_recipes_fit_the_toys(name: str) -> None:
+    path = Path(streamfuse.__file__).parents[1] / "config" / "recipes" / name
+    recipe = load_recipe(path)
+    samples = open_data(recipe.data, path.parent, recipe.model.inputs or None, recipe.model.heads or None)
+    assert set(recipe.model.encoders) <= set(samples.inputs)
+    assert examine(samples, make_splits(samples, recipe.split)).findings == []

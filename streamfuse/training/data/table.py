@@ -146,7 +146,7 @@ class Row(BaseModel):
 
 def manifest_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a line of a manifest."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "StreamFuse manifest, one line", **Row.model_json_schema()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Row.model_json_schema(), "title": "StreamFuse manifest, one line"}
 
 
 def read_table(path: Path) -> list[tuple[int, Row]]:
