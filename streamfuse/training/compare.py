@@ -40,6 +40,11 @@ class Comparison:
         return tuple(self.methods[0].tasks)
 
     @property
+    def streams(self) -> tuple[str, ...]:
+        """Of all methods; one that fuses nothing has a single one."""
+        return tuple(dict.fromkeys(stream for method in self.methods for stream in method.streams))
+
+    @property
     def leading(self) -> MethodResult:
         """The one that is told in detail: the chosen one, or else the first."""
         return next((method for method in self.methods if method.name == self.chosen), self.methods[0])

@@ -70,7 +70,7 @@ class Sample:
 
     def drawn(self, seeds: int) -> str:
         what = f"{len(set(self.groups))} groups" if self.by_group else f"{int((self.denominators > 0).sum())} rows"
-        return f"{what} and {seeds} seeds" if seeds > 1 else f"{what} (one seed: chance in training is not in it)"
+        return f"{what} and {seeds} seeds" if seeds > 1 else f"{what} of one seed"
 
 
 def summarise(numerators: Floats, sample: Sample, draws: int = DRAWS) -> Summary:

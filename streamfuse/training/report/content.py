@@ -13,7 +13,7 @@ from streamfuse.training.report.blocks import Block, Cell, Figure, Figures, Fold
 from streamfuse.training.report.numbers import DASH, amount, bare, column, difference, digits, gap, label, with_deviation
 from streamfuse.training.report.words import in_short, interval, name_of, verdict
 from streamfuse.training.robustness import Curve
-from streamfuse.training.statistics import LEAST_GROUPS
+from streamfuse.training.statistics import DRAWS, LEAST_GROUPS
 
 MOST_LINES = 10
 """Labels that are drawn as curves; the others stand in the table."""
@@ -24,7 +24,7 @@ def build_report(comparison: Comparison) -> Report:
     first = methods[0].tasks[comparison.tasks[0]]
     title = f"{methods[0].name} on {data.name}" if len(methods) == 1 else f"{len(methods)} methods on {data.name}"
     seeds = len({seed for method in methods for seed in method.seeds})
-    facts = [f"{data.part} part", f"{first.rows:,} rows", f"{seeds} seed{'s' if seeds > 1 else ''}", " + ".join(methods[0].streams)]
+    facts = [f"{data.part} part", f"{first.rows:,} rows", f"{seeds} seed{'s' if seeds > 1 else ''}", " + ".join(comparison.streams)]
     if data.groups:
         facts.insert(2, f"{len(data.groups)} groups")
     return Report(title, facts, in_short(comparison), list(_sections(comparison)))
@@ -103,12 +103,12 @@ def _scores(comparison: Comparison, task: str, numbers: dict[str, int]) -> Itera
 
 def _one_method(own: TaskResult) -> Iterator[Block]:
     rows = []
+    remarks = any(spread.note for spread in own.scores.values())
     for name, spread in own.scores.items():
-        seconds = [Cell(with_deviation(name, spread.mean, spread.deviation), spread.mean, strong=name == own.primary)]
-        seconds.append(Cell(interval(name, own.summary) if name == own.primary else ""))
-        seconds.append(Cell(spread.note))
-        rows.append([Cell(label(name), strong=name == own.primary), *seconds])
-    yield Table(["measure", "value", "95 % interval", "remark"], rows)
+        leading = name == own.primary
+        cells = [Cell(label(name), strong=leading), Cell(with_deviation(name, spread.mean, spread.deviation), spread.mean, strong=leading)]
+        rows.append([*cells, Cell(interval(name, own.summary) if leading else ""), *([Cell(spread.note)] if remarks else [])])
+    yield Table(["measure", "value", "95 % interval", *(["remark"] if remarks else [])], rows)
 
 
 def _spread_cell(name: str, own: TaskResult) -> Cell:
@@ -150,7 +150,7 @@ def _differences(comparison: Comparison, task: str) -> Iterator[Block]:
 
 
 def _subsets(comparison: Comparison, task: str) -> Iterator[Block]:
-    if len(comparison.methods[0].streams) < 2:
+    if len(comparison.streams) < 2:
         return
     values = [one.mean for method in comparison.methods for one in method.tasks[task].subsets if one.mean is not None]
     if not values:
@@ -166,31 +166,38 @@ def _subsets(comparison: Comparison, task: str) -> Iterator[Block]:
         return 1 - part if lower else part
 
     if len(ranked) == 1:
-        whole = first.subsets[-1].mean
+        all_shown = first.subsets[-1]
+        whole = all_shown.mean
         rows = [
             [
                 *(Cell("●" if stream in one.shown else "○") for stream in ranked[0].streams),
                 Cell(bare(first.primary, one.mean, one.deviation), one.mean, heat(one.mean)),
-                Cell(difference(first.primary, one.mean - whole) if one.mean is not None and whole is not None else DASH),
+                Cell(
+                    difference(first.primary, one.mean - whole)
+                    if one.mean is not None and whole is not None and one is not all_shown
+                    else ""
+                ),
                 Cell(f"{one.rows:,}", one.rows),
             ]
             for one in reversed(first.subsets)
         ]
         yield Table([*ranked[0].streams, column(first.primary), "against all", "rows"], rows, _SUBSETS)
         return
-    header = ["method", *(name_of(one.shown) for one in reversed(first.subsets))]
-    table = [
-        [
-            Cell(method.name, strong=method.name == comparison.chosen),
-            *(
-                Cell(bare(one_task.primary, one.mean, one.deviation), one.mean, heat(one.mean), title=f"{one.rows:,} rows")
-                for one in reversed(one_task.subsets)
-            ),
-        ]
-        for method in ranked
-        for one_task in [method.tasks[task]]
-    ]
-    yield Table(header, table, f"{_capital(column(first.primary))}, with these modalities shown and the others hidden. {_SUBSETS}")
+    columns = sorted({one.shown for method in ranked for one in method.tasks[task].subsets}, key=lambda shown: -len(shown))
+    rows = []
+    for method in ranked:
+        found = {one.shown: one for one in method.tasks[task].subsets}
+        cells = [Cell(method.name, strong=method.name == comparison.chosen)]
+        for shown in columns:
+            own = found.get(shown)
+            if own is None:
+                cells.append(Cell(""))
+            else:
+                text = bare(first.primary, own.mean, own.deviation)
+                cells.append(Cell(text, own.mean, heat(own.mean), title=f"{own.rows:,} rows"))
+        rows.append(cells)
+    caption = f"{_capital(column(first.primary))}, with these modalities shown and the others hidden. {_SUBSETS}"
+    yield Table(["method", *map(name_of, columns)], rows, caption)
     yield Folded("How each fusion treats a missing modality", [Points([f"{m.name}: {m.missing}." for m in ranked])])
 
 
@@ -210,8 +217,8 @@ def _robustness(comparison: Comparison, task: str, numbers: dict[str, int]) -> I
         yield Figures([figure], [curve.stream for curve in own.robustness], _NOISE)
     else:
         figures = []
-        for i, stream in enumerate(methods[0].streams):
-            drawn = [(number, name, result.robustness[i]) for number, name, result in results if i < len(result.robustness)]
+        for stream in comparison.streams:
+            drawn = [(number, name, curve) for number, name, result in results for curve in result.robustness if curve.stream == stream]
             figures.append(Figure(f"noise on {stream}", plots.robustness(drawn, own, chance)))
         yield Figures(figures, [name for _, name, _ in results], _NOISE)
     rows = []
@@ -261,11 +268,11 @@ def _contributions(comparison: Comparison, task: str) -> Iterator[Block]:
     entries = [(method.name, method.tasks[task].contributions) for method in ranked if method.tasks[task].contributions]
     leading = comparison.leading
     own = leading.tasks[task]
-    if not entries or len(leading.streams) < 2:
+    if not entries or len(comparison.streams) < 2:
         return
-    yield Figures([Figure("", plots.contribution_bars(entries))], [one.stream for one in entries[0][1]], _SHAPLEY)
+    yield Figures([Figure("", plots.contribution_bars(entries, comparison.streams))], comparison.streams, _SHAPLEY)
     unit = "estimate" if own.kind == "regression" else "probability of the answer"
-    boxes = [(one.stream, one.quantiles) for one in own.contributions]
+    boxes = [(comparison.streams.index(one.stream), one.stream, one.quantiles) for one in own.contributions]
     if boxes:
         title = f"{leading.name}: over its rows" if len(ranked) > 1 else "over the rows"
         caption = (
@@ -298,7 +305,9 @@ def _weights(comparison: Comparison) -> Iterator[Block]:
     figures = [
         Figure(
             m.name if m.name == m.fusion else f"{m.name} ({m.fusion})",
-            plots.distributions(plots.weight_entries(m.weights), "weights of the fusion", "weight"),
+            plots.distributions(
+                [(comparison.streams.index(w.stream), w.stream, w.quantiles) for w in m.weights], "weights of the fusion", "weight"
+            ),
         )
         for m in there
     ]
@@ -431,7 +440,8 @@ def _quality(quality: Quality) -> Iterator[Block]:
 def _notes(comparison: Comparison) -> Iterator[Block]:
     own = comparison.leading.tasks[comparison.tasks[0]]
     groups = len(set(comparison.data.groups))
-    notes = [f"Intervals: 10,000 bootstrap draws over {own.summary.drawn}; a draw takes both anew."]
+    seeds = "a draw takes both anew" if own.summary.seeds > 1 else "what another seed would change is not in them"
+    notes = [f"Intervals: {DRAWS:,} bootstrap draws over {own.summary.drawn}; {seeds}."]
     pairs = len(comparison.differences.get(comparison.tasks[0], ()))
     if pairs:
         corrected = f"p values corrected for all {pairs} pairs (Holm 1979)"

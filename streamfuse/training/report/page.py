@@ -36,12 +36,13 @@ nav a:hover{color:var(--ink);border-color:var(--soft)}
 p,ul{max-width:80ch}
 ul{padding-left:1.15em}
 li{margin:.3em 0}
-.wide{overflow-x:auto;margin:14px 0 6px;border:1px solid var(--line);border-radius:10px;background:var(--card)}
+.wide{overflow-x:auto;width:fit-content;max-width:100%;margin:14px 0 6px;border:1px solid var(--line);
+border-radius:10px;background:var(--card)}
 table{border-collapse:collapse;width:100%;font-size:.89rem;font-variant-numeric:tabular-nums}
 th,td{padding:7px 12px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--grid)}
 th{font-weight:600;color:var(--soft);vertical-align:bottom;white-space:normal;min-width:76px;line-height:1.25}
 th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--card);z-index:1}
-td.words{text-align:left;white-space:normal;min-width:150px}
+.words{text-align:left}td.words{white-space:normal;min-width:150px}
 tbody tr:last-child td{border-bottom:0}
 tbody tr:hover td{background:color-mix(in srgb,var(--accent) 7%,var(--card))}
 td.heat,tbody tr:hover td.heat{background:color-mix(in oklab,color-mix(in oklab,var(--good) var(--h),var(--bad)) 34%,var(--card))}
@@ -54,10 +55,10 @@ th[aria-sort=descending] button::after{content:" ↓"}
 .figures{display:grid;gap:18px;grid-template-columns:repeat(auto-fit,minmax(min(100%,310px),1fr));margin-top:12px}
 .figures.one{grid-template-columns:minmax(0,500px)}.figures.one:has(svg.broad){grid-template-columns:minmax(0,900px)}
 .figures.two{grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr))}
-figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 12px 10px;min-width:0}
+figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 12px 10px;min-width:0;overflow-x:auto}
 figure h3{font-size:.95rem;margin:0 0 6px 4px;overflow-wrap:anywhere}
 figure svg{display:block;width:100%;max-width:470px;margin:0 auto;height:auto}
-figure svg.broad{max-width:900px}
+figure svg.broad{max-width:900px;min-width:560px}
 figcaption{color:var(--soft);font-size:.83rem;margin:6px 4px 0}
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:.86rem;margin:10px 0 0;padding:0;list-style:none;max-width:none}
 .legend li{display:flex;align-items:center;gap:7px;margin:0}
@@ -130,8 +131,10 @@ def _block(block: Block) -> Iterator[str]:
         case Points():
             yield f"<ul>{''.join(f'<li>{escape(one)}</li>' for one in block.items)}</ul>"
         case Table():
-            head = "".join(f"<th><button>{escape(name)}</button></th>" for name in block.header)
-            body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in block.rows)
+            words = [any(_is_words(row[i]) for row in block.rows) for i in range(len(block.header))]
+            kinds = [' class="words"' if own else "" for own in words]
+            head = "".join(f"<th{kind}><button>{escape(name)}</button></th>" for kind, name in zip(kinds, block.header, strict=True))
+            body = "".join(f"<tr>{''.join(map(_cell, row, kinds))}</tr>" for row in block.rows)
             yield f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
             yield from _caption(block.caption)
         case Figures():
@@ -146,14 +149,17 @@ def _block(block: Block) -> Iterator[str]:
             yield f"<details><summary>{escape(block.title)}</summary>{inner}</details>"
 
 
-def _cell(cell: Cell) -> str:
+def _is_words(cell: Cell) -> bool:
+    return cell.value is None and len(cell.text) > 24
+
+
+def _cell(cell: Cell, kind: str) -> str:
     inside = f"<b>{escape(cell.text)}</b>" if cell.strong else escape(cell.text)
     value = "" if cell.value is None else f' data-v="{cell.value:.9g}"'
     title = f' title="{escape(cell.title, quote=True)}"' if cell.title else ""
     if cell.heat is not None:
         return f'<td class="heat" style="--h:{100 * cell.heat:.0f}%"{value}{title}>{inside}</td>'
-    words = ' class="words"' if cell.value is None and len(cell.text) > 24 else ""
-    return f"<td{words}{value}{title}>{inside}</td>"
+    return f"<td{kind}{value}{title}>{inside}</td>"
 
 
 def _figure(figure: Figure) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from streamfuse.training.calibration import Reliability
-from streamfuse.training.evaluate import Line, MethodResult, TaskResult, Weight
+from streamfuse.training.evaluate import Line, MethodResult, TaskResult
 from streamfuse.training.metrics import UNBOUNDED
 from streamfuse.training.report.numbers import amount, digits, label, told
 from streamfuse.training.report.svg import (
@@ -85,8 +85,8 @@ def robustness(entries: Sequence[tuple[int, str, Curve]], task: TaskResult, chan
     return drawing(parts, f"{label(task.primary)} under noise")
 
 
-def contribution_bars(entries: Sequence[tuple[str, Sequence[Contribution]]]) -> str:
-    """One bar a method: each modality's part of what moves its answers."""
+def contribution_bars(entries: Sequence[tuple[str, Sequence[Contribution]]], streams: Sequence[str]) -> str:
+    """One bar a method: each modality's part of what moves its answers, coloured by its place in `streams`."""
     step, left = 26, 150
     width, height = WIDE, TOP + step * len(entries) + 22
     span = width - left - RIGHT
@@ -99,21 +99,21 @@ def contribution_bars(entries: Sequence[tuple[str, Sequence[Contribution]]]) -> 
     for row, (name, own) in enumerate(entries):
         y, at = TOP + step * row + 4, float(left)
         parts.append(text(left - 10, y + 13, _shortened(name, 22), "end", "name"))
-        for number, one in enumerate(own):
+        for one in own:
             title = f"{name}, {one.stream}: {100 * one.part:.1f} %, mean size {digits(one.size)}"
-            parts.append(box(at, y, one.part * span - 1, step - 8, f"bar {colour(number)}", title=title))
+            parts.append(box(at, y, one.part * span - 1, step - 8, f"bar {colour(streams.index(one.stream))}", title=title))
             if one.part > 0.08:
                 parts.append(text(at + one.part * span / 2, y + 13, f"{100 * one.part:.0f} %", kind="inside"))
             at += one.part * span
     return drawing(parts, "each modality's part of what moves the answers", width, height)
 
 
-def distributions(entries: Sequence[tuple[str, Sequence[float]]], title: str, unit: str) -> str:
-    """A box each: the middle half, the 5th and 95th percentile, the median."""
+def distributions(entries: Sequence[tuple[int, str, Sequence[float]]], title: str, unit: str) -> str:
+    """A box each: the middle half, the 5th and 95th percentile, the median. Entries are a colour's number, a name and `QUANTILES`."""
     step, left = 34, 88
     height = TOP + step * len(entries) + 36
-    low = min(0.0, *(quantiles[0] for _, quantiles in entries))
-    high = max(0.0, *(quantiles[-1] for _, quantiles in entries))
+    low = min(0.0, *(quantiles[0] for _, _, quantiles in entries))
+    high = max(0.0, *(quantiles[-1] for _, _, quantiles in entries))
     low, high = (low, high) if high - low > 1e-9 else (low - 0.5, high + 0.5)
 
     def x(value: float) -> float:
@@ -124,12 +124,12 @@ def distributions(entries: Sequence[tuple[str, Sequence[float]]], title: str, un
         kind = "axis" if value == 0 else "grid"
         parts += [line(x(value), TOP, x(value), height - 32, kind), text(x(value), height - 18, f"{value:.3g}", kind="tick")]
     parts.append(text((left + WIDTH - RIGHT) / 2, height - 3, unit, kind="label"))
-    for row, (name, (least, lower, middle, upper, most)) in enumerate(entries):
+    for row, (number, name, (least, lower, middle, upper, most)) in enumerate(entries):
         y = TOP + step * (row + 0.5)
         parts += [
             text(left - 8, y + 4, _shortened(name, 13), "end", "name"),
-            f'<g class="{colour(row)}">{line(x(least), y, x(most), y, "whisker")}</g>',
-            box(x(lower), y - 9, max(x(upper) - x(lower), 1.5), 18, f"bar {colour(row)}", title=f"{name}: half of the rows lie in here"),
+            f'<g class="{colour(number)}">{line(x(least), y, x(most), y, "whisker")}</g>',
+            box(x(lower), y - 9, max(x(upper) - x(lower), 1.5), 18, f"bar {colour(number)}", title=f"{name}: half of the rows lie in here"),
             line(x(middle), y - 11, x(middle), y + 11, "median"),
         ]
     return drawing(parts, title, height=height)
@@ -213,7 +213,7 @@ def learning(entries: Sequence[tuple[int, str, Sequence[Mapping[str, Any]]]], si
     top = values[min(int(len(values) * 0.99), len(values) - 1)] * 1.05
     low = min(values[0], 0 if values[0] > 0 else values[0]) if values[0] < top * 0.5 else values[0] * 0.95
     last = max(losses[-1][0] for _, _, losses in drawn)
-    axes = Axes((1, max(last, 2)), (low, top), "epoch", f"{side} loss")
+    axes = Axes((1, max(last, 2)), (low, top), "epoch", f"{side} loss", whole_x=True)
     parts = axes.drawn()
     for number, name, losses in drawn:
         parts.append(axes.line([x for x, _ in losses], [min(y, top) for _, y in losses], number, name, "line thin"))
@@ -260,10 +260,6 @@ def parameter_bars(parts_of: Mapping[str, int]) -> str:
             text(left + span + 6, y + 13, amount(count), "start", "tick"),
         ]
     return drawing(parts, "parameters by part", height=height)
-
-
-def weight_entries(weights: Sequence[Weight]) -> list[tuple[str, Sequence[float]]]:
-    return [(one.stream, one.quantiles) for one in weights]
 
 
 def _loss(record: Mapping[str, Any], side: str) -> float | None:

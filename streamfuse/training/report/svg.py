@@ -55,11 +55,18 @@ class Axes:
     """Maps values to the drawing, and draws the axes with round numbers on them."""
 
     def __init__(
-        self, x: tuple[float, float], y: tuple[float, float], x_label: str, y_label: str, percent_y: bool = False, percent_x: bool = False
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        x_label: str,
+        y_label: str,
+        percent_y: bool = False,
+        percent_x: bool = False,
+        whole_x: bool = False,
     ) -> None:
         self.x, self.y = _widened(x), _widened(y)
         self.x_label, self.y_label = x_label, y_label
-        self.percent_x, self.percent_y = percent_x, percent_y
+        self.percent_x, self.percent_y, self.whole_x = percent_x, percent_y, whole_x
 
     def at(self, x: float, y: float) -> Point:
         (x0, x1), (y0, y1) = self.x, self.y
@@ -72,7 +79,7 @@ class Axes:
         for value in ticks(*self.y):
             _, at = self.at(self.x[0], value)
             parts += [line(LEFT, at, WIDTH - RIGHT, at, "grid"), text(LEFT - 6, at + 3.5, _number(value, self.percent_y), "end", "tick")]
-        for value in ticks(*self.x):
+        for value in (value for value in ticks(*self.x) if not self.whole_x or value == round(value)):
             at, _ = self.at(value, self.y[0])
             parts.append(text(at, HEIGHT - BOTTOM + 14, _number(value, self.percent_x), kind="tick"))
         parts.append(line(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM, "axis"))
@@ -93,7 +100,7 @@ class Axes:
         return f'<path d="{d}" class="band {colour(number)}"/>'
 
 
-def ticks(low: float, high: float, most: int = 5) -> list[float]:
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers from `low` to `high`, at most about `most`."""
     raw = (high - low) / most
     size = 10 ** math.floor(math.log10(raw))

@@ -88,7 +88,7 @@ def _carries(method: MethodResult, own: TaskResult) -> Iterator[str]:
     single = f"; alone, {listed([f'{stream} reaches {told(own.primary, mean)}' for mean, stream in alone])}" if alone else ""
     if ranked:
         first, last = ranked[0], ranked[-1]
-        parts = listed([f"{one.stream} {100 * one.part:.0f} %" for one in ranked])
+        parts = listed([f"{one.stream} {100 * one.part:.0f}{SPACE}%" for one in ranked])
         if last.part < 0.02:
             yield f"{first.stream} carries the answer and {last.stream} hardly counts ({parts} of what moves the answers){single}."
         elif first.part - ranked[1].part < 0.1:
@@ -100,8 +100,9 @@ def _carries(method: MethodResult, own: TaskResult) -> Iterator[str]:
         if best is not None and best.mean is not None and whole.mean is not None:
             gain = whole.mean - best.mean
             better = (gain < 0) == lower_is_better(own) and abs(gain) > 1e-9
-            what = f"{difference(own.primary, gain)} against {best.shown[0]} alone"
-            yield f"Fusion brings {what}." if better else f"Fusion brings nothing over {best.shown[0]} alone ({what})."
+            gap, single = difference(own.primary, gain), f"{best.shown[0]} alone"
+            better = (gain < 0) == lower_is_better(own) and abs(gain) > 1e-9
+            yield f"Fusion brings {gap} against {single}." if better else f"Fusion brings nothing over {single} ({gap})."
 
 
 def _missing(method: MethodResult, own: TaskResult) -> Iterator[str]:
@@ -129,9 +130,9 @@ def _noise(method: MethodResult, own: TaskResult) -> Iterator[str]:
     if kept:
         worst, stream = min(kept)
         if worst >= SUFFERS:
-            yield f"Noise of 0.9 on any one modality leaves at least {100 * worst:.0f} % of the {label(own.primary)}."
+            yield f"Noise of 0.9 on any one modality leaves at least {100 * worst:.0f}{SPACE}% of the {label(own.primary)}."
         else:
-            parts = listed([f"{100 * share:.0f} % under noise on {name}" for share, name in sorted(kept)])
+            parts = listed([f"{100 * share:.0f}{SPACE}% under noise on {name}" for share, name in sorted(kept)])
             yield f"Noise hurts most on {stream}: at level 0.9 the {label(own.primary)} keeps {parts}."
 
 
