@@ -66,6 +66,13 @@ def test_check_passes_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert "is fine" in capsys.readouterr().out
 
 
+def test_check_warns_of_windows_of_another_size_than_the_model_learned_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "long.yaml"
+    path.write_text("{sources: [{type: simulator, truth: false}], sync: {windows: {type: tumbling, size: 3s}}}")
+    assert main(["check", str(path)]) == 0
+    assert "sync.windows has a size of 3 s, and who-is-talking was trained on windows of 1 s" in caplog.text
+
+
 def test_subscribe_prints_a_file(predictions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["subscribe", str(predictions), "--key", "a", "--count", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()

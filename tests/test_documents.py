@@ -58,6 +58,9 @@ predictions = st.builds(
     produced_at=instants,
     texts=st.dictionaries(texts, texts, max_size=3),
     truth=st.one_of(st.none(), texts),
+    kind=texts,
+    weights=st.dictionaries(texts, numbers, max_size=4),
+    outputs=st.dictionaries(texts, st.dictionaries(texts, numbers, max_size=3), max_size=3),
 )
 offsets = st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1)).map(lambda pair: Offsets(*pair))
 cursors = st.builds(
@@ -69,6 +72,23 @@ cursors = st.builds(
 
 def changed(**changes: Any) -> str:
     return json.dumps({**json.loads(prediction_to_json(PREDICTION)), **changes})
+
+
+# --- what versions have in common ---
+
+
+def test_a_prediction_of_an_earlier_version_is_read() -> None:
+    document = json.loads(prediction_to_json(PREDICTION))
+    added = {"kind", "weights", "outputs"}
+    earlier = {name: value for name, value in document.items() if name not in added}
+    jsonschema.validate(earlier, prediction_schema())
+    assert prediction_from_json(json.dumps(earlier)) == PREDICTION
+
+
+@pytest.mark.parametrize("wrong", [{"weights": {"a": "b"}}, {"outputs": {"a": 1}}, {"kind": 3}])
+def test_what_was_added_is_read_as_strictly(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRecord, match=next(iter(wrong))):
+        prediction_from_json(changed(**wrong))
 
 
 # --- instants ---

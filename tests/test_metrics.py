@@ -89,3 +89,11 @@ def test_losses_and_the_model_are_told() -> None:
     found = scraped(metrics)
     assert found["streamfuse_losses_total", (("reason", "late"), ("stream", "video"))] == 1
     assert found["streamfuse_model_info", (("device", "cpu"), ("digest", "sha256:1"), ("name", "who"))] == 1
+
+
+def test_embeddings_are_read_at_each_scrape() -> None:
+    metrics, counts = Metrics(), {("video", "computed"): 1}
+    assert metrics.registry.get_sample_value("streamfuse_embeddings_total", {"stream": "video", "result": "computed"}) is None
+    metrics.watch_embeddings(lambda: counts)
+    counts["video", "computed"] = 5
+    assert metrics.registry.get_sample_value("streamfuse_embeddings_total", {"stream": "video", "result": "computed"}) == 5

@@ -10,12 +10,15 @@ import torch
 
 from streamfuse.clock import SystemClock
 from streamfuse.config import ModelSettings
+from streamfuse.documents import prediction_from_json, prediction_to_json
 from streamfuse.errors import BundleError
 from streamfuse.interfaces import Runner
+from streamfuse.models.bundle import save_bundle
+from streamfuse.models.fusion_model import build
 from streamfuse.models.runner import TorchRunner
 from streamfuse.testing import ManualClock
 from streamfuse.types import Absence, Encoded, Prediction, Window
-from tests.models.making import LABELS, full_window, jpeg, packet, sound, window, write_bundle
+from tests.models.making import LABELS, architecture, config, full_window, jpeg, packet, sound, window, write_bundle
 
 pytestmark = pytest.mark.anyio
 
@@ -78,6 +81,58 @@ async def test_contributions_are_of_present_streams_and_add_up(settings: ModelSe
     for made in (full, part):
         gained = made.scores[made.label] - empty.scores[made.label]
         assert sum(made.contributions.values()) == pytest.approx(gained, abs=1e-5)
+
+
+async def test_without_explaining_scores_are_the_same_and_contributions_left_out(settings: ModelSettings) -> None:
+    async with TorchRunner(settings, ManualClock()) as runner:
+        (told,) = await predictions(runner, full_window())
+    async with TorchRunner(settings.model_copy(update={"explain": False}), ManualClock()) as runner:
+        (untold,) = await predictions(runner, full_window())
+    assert scores_of(untold) == pytest.approx(scores_of(told), abs=1e-5)
+    assert (untold.contributions, untold.weights) == ({}, {})
+    assert sum(told.weights.values()) == pytest.approx(1)
+    assert set(told.weights) == set(told.contributions)
+
+
+async def test_a_model_of_several_tasks_tells_all_of_them(tmp_path: Path) -> None:
+    heads = {
+        "level": {"type": "regression", "targets": ["decibel", "pitch"], "mean": [40, 200], "scale": [10, 50]},
+        "heard": {"type": "multilabel", "labels": ["voice", "music"]},
+        "state": {"type": "classification", "labels": LABELS},
+    }
+    described = {**architecture(), "heads": heads}
+    save_bundle(tmp_path / "several", config(architecture=described), build(described))
+    async with TorchRunner(ModelSettings(bundle=str(tmp_path / "several"), device="cpu"), ManualClock()) as runner:
+        (made,) = await predictions(runner, full_window())
+    assert {task: list(said) for task, said in made.outputs.items()} == {
+        "level": ["decibel", "pitch"],
+        "heard": ["voice", "music"],
+        "state": LABELS,
+    }
+    assert (made.kind, made.label, made.scores) == ("regression", "pitch", made.outputs["level"])
+    assert sum(made.outputs["state"].values()) == pytest.approx(1)
+    assert prediction_from_json(prediction_to_json(made)) == made
+
+
+async def test_what_windows_share_is_encoded_once_and_counted(settings: ModelSettings) -> None:
+    said = [packet("text", f"word {at}", at) for at in (100, 600, 1200)]
+    async with TorchRunner(settings, ManualClock()) as runner:
+        await predictions(runner, window(*said[:2]), window(*said[1:], start=500, end=1500))
+        assert runner.embeddings() == {("text", "computed"): 3, ("text", "kept"): 0}  # new to the batch, and then shared within it
+        await predictions(runner, window(*said[1:], start=500, end=1500))
+        assert runner.embeddings() == {("text", "computed"): 3, ("text", "kept"): 2}
+
+
+async def test_encoding_windows_anew_answers_the_same(settings: ModelSettings) -> None:
+    some = [full_window(), full_window(500), window(*full_window(500).packets["text"], start=500, end=1500)]
+    async with TorchRunner(settings, ManualClock()) as runner:
+        shared = [(await predictions(runner, w))[0] for w in some]
+    async with TorchRunner(settings.model_copy(update={"recompute": True}), ManualClock()) as runner:
+        anew = [(await predictions(runner, w))[0] for w in some]
+        assert runner.embeddings() == {}
+    for one, other in zip(shared, anew, strict=True):
+        assert scores_of(one) == pytest.approx(scores_of(other), abs=1e-5)
+        assert one.contributions == pytest.approx(other.contributions, abs=1e-5)
 
 
 async def test_undecodable_packet_counts_as_absent_and_is_reported_once(settings: ModelSettings) -> None:
