@@ -34,6 +34,9 @@ CHECKPOINT, HISTORY = "checkpoint.safetensors", "history.jsonl"
 WITHOUT_EFFECT = {"seeds", "threads", "ahead", "checkpoint_every"}
 """Settings that change nothing about what comes out, and so are not told in a bundle."""
 
+SHARED = {"folder", "length", "rate", "vocabulary"}
+"""Options that mean the same of an encoder and of its stream's preprocessing, where both have them."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
@@ -199,10 +202,11 @@ def _architecture(recipe: Recipe, rows: Samples) -> dict[str, Any]:
 
 
 def _fitted(encoder: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """An encoder's options, those that it needs and that are not given by the preprocessing's of the same name, such as `size`."""
+    """An encoder's options; those that are not given and that it needs, such as `size`, or that mean the same in both, are the
+    preprocessing's of the same name."""
     known = inspect.signature(ENCODERS[encoder["type"]]).parameters.values()
-    needed = {part.name for part in known if part.default is inspect.Parameter.empty} - encoder.keys()
-    return {**encoder, **{name: preprocessing[name] for name in sorted(needed & preprocessing.keys())}}
+    taken = {part.name for part in known if part.default is inspect.Parameter.empty or part.name in SHARED} - encoder.keys()
+    return {**encoder, **{name: preprocessing[name] for name in sorted(taken & preprocessing.keys())}}
 
 
 def _standardised(options: Mapping[str, Any], targets: Any) -> dict[str, Any]:

@@ -96,9 +96,18 @@ def test_last_texts_count_and_what_began_earlier_counts_from_the_start() -> None
 
 def test_tokenizer_is_learned_once_and_then_stands_in_the_options() -> None:
     options = fitted({"type": "tokens", "vocabulary": 280, "length": 32}, TEXTS)
-    assert options.keys() == {"type", "merges", "length"}
-    assert Tokens(options["merges"]).vocabulary == 280
+    assert options.keys() == {"type", "vocabulary", "merges", "length"}
+    assert Tokens(options["merges"]).vocabulary == options["vocabulary"] == 280
     assert fitted(options, ["other texts", "other texts"]) == options
+
+
+def test_vocabulary_is_what_the_texts_gave() -> None:
+    assert fitted({"type": "tokens"}, ["ab", "ab"])["vocabulary"] == 260
+
+
+def test_merges_beyond_the_vocabulary_are_refused() -> None:
+    with pytest.raises(UnknownPart, match="at most 259 ids, found merges for 260; set vocabulary"):
+        PREPROCESSORS.make({"type": "tokens", "merges": "100-101", "vocabulary": 259})
 
 
 def test_damaged_tokenizer_is_refused_with_a_sentence() -> None:

@@ -37,7 +37,7 @@ class CausalLayer(nn.Module):
         """`(batch, positions, width)` and what to carry on, `(batch, context, width)`."""
         line = torch.cat([before, self.norm(x) * mask[..., None]], 1)
         count = x.shape[1]
-        seen = self.bias
+        seen: Tensor = self.bias
         for i, weight in enumerate(self.weight.unbind()):
             seen = seen + line[:, i * self.dilation : i * self.dilation + count] * weight
         return x + self.mix(seen), line[:, count:]

@@ -22,13 +22,16 @@ class Tokens:
 
     `merges` are the tokenizer (see `streamfuse.models.tokenizer`); they stand among the stream's options in the bundle's config, so
     that the bundle's digest covers them and no further file is needed. `fitted` learns them; without any, text goes byte by byte.
+    `vocabulary` bounds how many ids there are.
     """
 
     modality = "text"
     min_width = 0
 
-    def __init__(self, merges: str = "", length: int = 64, most: int = 4) -> None:
+    def __init__(self, merges: str = "", vocabulary: int = VOCABULARY, length: int = 64, most: int = 4) -> None:
         self.tokenizer = Tokenizer.read(merges)
+        if self.tokenizer.size > vocabulary:
+            raise ValueError(f"expected at most {vocabulary} ids, found merges for {self.tokenizer.size}; set vocabulary to that")
         self.vocabulary = self.tokenizer.size
         self.length = length
         self._empty = no_rows(most, length, np.int32)
@@ -50,10 +53,9 @@ class Tokens:
 
 
 def fitted(options: Mapping[str, Any], texts: Iterable[str]) -> dict[str, Any]:
-    """A recipe's options for `tokens` with merges learned from these texts (the training ones), where they have none. Their
-    `vocabulary` bounds how many ids there are. Raises `ValueError`."""
-    own = dict(options)
-    size = own.pop("vocabulary", VOCABULARY)
-    if "merges" not in own:
-        own["merges"] = learn((text.strip() for text in texts), size).written()
-    return own
+    """A recipe's options for `tokens` with merges learned from these texts (the training ones), where they have none, and the
+    `vocabulary` that it came to. Raises `ValueError`."""
+    if "merges" in options:
+        return dict(options)
+    learned = learn((text.strip() for text in texts), options.get("vocabulary", VOCABULARY))
+    return {**options, "merges": learned.written(), "vocabulary": learned.size}
