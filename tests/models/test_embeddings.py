@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from streamfuse.models.batch import Items, Modality, collate
 from streamfuse.models.embeddings import OVERHEAD, Embeddings, keeps
-from streamfuse.models.fusion_model import State
+from streamfuse.models.fusion_model import State, build
 from streamfuse.models.parts import Scope
+from streamfuse.models.torch_engine import TorchEngine
 
 FEATURES = 3
 EMPTY = Items(np.zeros((4, 2), np.float32), np.zeros(4, np.float32), np.zeros(4, np.bool_))
@@ -209,3 +211,36 @@ def test_tokens_are_kept_of_encoders_with_a_bounded_view() -> None:
     windowed = Alone()
     windowed.scope = "window"
     assert [keeps(e) for e in (Alone(), Causal(1, 1), endless, windowed)] == [True, True, False, False]
+
+
+REAL: dict[str, dict[str, Any]] = {
+    "tcn": {"type": "tcn", "size": 2, "width": 8, "layers": 2},
+    "causal_mel": {"type": "causal_mel", "block": 160, "width": 8, "bands": 8, "stride": 2, "layers": 1},
+    "chunk_transformer": {"type": "chunk_transformer", "block": 160},
+    "mlp": {"type": "mlp", "size": 2},
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_our_encoders_say_the_same_kept_or_anew(name: str) -> None:
+    torch.manual_seed(0)
+    heads = {"state": {"type": "classification", "labels": ["a", "b"]}}
+    model = build({"features": 8, "encoders": {"s": REAL[name]}, "fusion": {"type": "addition"}, "heads": heads}).eval()
+    encoder = model.encoders["s"]
+    stride = int(getattr(encoder, "stride", 1))
+    draw = np.random.default_rng(0)
+    shape, dtype = ((160,), np.int16) if "block" in REAL[name] else ((2,), np.float32)
+    line = draw.normal(0, 1000, (60 * stride, *shape)).astype(dtype)
+    there = draw.uniform(size=len(line)) > 0.1
+    empty = Items(line[:stride] * 0, np.zeros(stride, np.float32), np.zeros(stride, np.bool_))
+    engine = TorchEngine(model, torch.device("cpu"))
+    kept = Embeddings("s", engine, encoder, 8, empty, 1 << 20)
+    for start in range(0, 20 * stride, 2 * stride):
+        if start == 10 * stride:
+            there[start + 5 * stride] ^= True  # a late packet: the next windows differ in it
+        own = slice(start, start + 30 * stride)
+        keys = [(at, there[at]) for at in range(own.start, own.stop)]
+        items = Items(line[own], np.arange(-len(keys), 0, dtype=np.float32) / 100, there[own], keys)
+        anew = engine.encode("s", collate([{"s": items}], {"s": empty})["s"])[0]
+        assert_same(kept([items]), anew)
+    assert kept.kept > kept.computed
