@@ -180,7 +180,7 @@ class TrainingRecipe(Settings):
     early_stopping: EarlyStopping | None = EarlyStopping()
     """`null`: all epochs, and the last state is kept."""
     modality_dropout: float = Field(0.3, ge=0, lt=1)
-    """How often a row is shown without a modality that it has."""
+    """How often a row is shown without a modality that it has, each drawn for itself; nothing is hidden from a model of one."""
     auxiliary: float = Field(0.3, ge=0)
     """Weight of each modality's own answer in the loss."""
     reconstruction: float = Field(0.3, ge=0)

