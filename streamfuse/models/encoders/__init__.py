@@ -13,5 +13,8 @@ Its `scope` says what a token depends on, and so what serving may keep for overl
   the batch. Without a `context` (None: all that was before counts) it is served like `window`.
 - `window`: on the whole window. Nothing is kept.
 
+An encoder of token ids has `vocabulary`, more than the greatest of them. One that was made from a folder elsewhere has `packed`, the
+options that make it again without (so has its preprocessing), and bundles have those.
+
 What a token says does not depend on its items' times, which count from the window's end; its `time` is made of them.
 """

@@ -4,8 +4,8 @@ Frames come as they are stored, `(batch, frames, height, width, 3)` uint8 in RGB
 that few bytes go to the device and an exported model needs no preparation; they are scaled and normalised here.
 
 `norm` is `group` unless set: group normalisation (Wu and He, ECCV 2018) treats each frame alone, in training too, so that neither
-padding nor the size of the batch nor the number of processes changes what is learned, for about a tenth more CPU time than `batch`
-when served. `batch` is usual batch normalisation, whose statistics count padding in training; `frozen` keeps them as they were
+padding nor the size of the batch nor the number of processes changes what is learned, for 5 to 20 % more CPU time than `batch` when
+served. `batch` is usual batch normalisation, whose statistics count padding in training; `frozen` keeps them as they were
 loaded, as published weights want it.
 """
 
