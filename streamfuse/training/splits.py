@@ -135,7 +135,7 @@ def _by_part(samples: Samples, settings: ByPart, columns: _Columns) -> Split:
         )
     unknown = sorted(set(samples.parts) - {*PARTS})
     if unknown:
-        message = f"expected {', '.join(PARTS)} as the part of each row, found {unknown[0]!r}; correct it in the data"
+        message = f"expected {', '.join(PARTS)} as the part of each row, found {unknown[0] or 'none'!r}; correct it in the data"
         raise DataError([Problem("data", message)])
     found = {part: np.flatnonzero(np.asarray(samples.parts) == part) for part in PARTS}
     train, validation = found["train"], found["validation"]

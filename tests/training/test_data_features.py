@@ -118,6 +118,10 @@ def test_safetensors_are_read_too(tmp_path: Path) -> None:
     assert samples.read(0)["x"].data.tolist() == [[1, 1, 1]]
 
 
+def test_steps_without_times_are_spread_over_the_last_second(tmp_path: Path) -> None:
+    assert opened(tmp_path, simple()).read(0)["y"].time == pytest.approx([-2 / 3, -1 / 3, 0])
+
+
 # --- recordings -------------------------------------------------------------------------------------------------------------------------
 
 

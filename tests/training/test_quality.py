@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from streamfuse.cli import main
 from streamfuse.errors import DataError, Problem
 from streamfuse.models.batch import Items
 from streamfuse.training.quality import Quality, examine
@@ -210,3 +212,21 @@ def test_it_can_be_printed_and_kept_as_json() -> None:
     document: dict[str, Any] = json.loads(json.dumps(quality.document()))
     assert document["findings"][0]["severity"] == "error"
     assert document["rows"] == {"train": 40, "validation": 40, "test": 40}
+
+
+def test_training_does_not_begin_on_data_with_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ({"text": f"word {row}", "label": "yes", "group": f"g{row}"} for row in range(9))
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    assert main(["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out")]) == DataError.exit_code
+    assert "label: has one class only among the rows to train on, 'yes'" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*/*"))
+
+
+RECIPE = """\
+name: bad
+data: {type: manifest, path: m.jsonl}
+model:
+  inputs: {text: {type: text_bytes}}
+  encoders: {text: {type: byte_text}}
+"""

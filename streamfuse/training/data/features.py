@@ -1,8 +1,8 @@
 """Features that were computed elsewhere, as arrays in a .npz or .safetensors file.
 
 Each stream is an array `(rows, size)` or `(rows, steps, size)`. Beside an array `audio` there may be `audio_length` (rows), how many
-steps are there; `audio_mask` (rows, steps); `audio_time` (rows, steps), seconds from the window's end. Where all numbers of an item are
-NaN, it is absent.
+steps are there; `audio_mask` (rows, steps); `audio_time` (rows, steps), seconds from the window's end, without which the steps are spread
+over the second before it. Where all numbers of an item are NaN, it is absent.
 
 With `context`, a row is an utterance in a recording (its `group`, in the order of `position`), and each of its streams is the sequence of
 the recording's utterances: `causal` those up to its own, which is the last one; `whole` those after it too. An item's time is its position
@@ -204,7 +204,7 @@ def _stream(arrays: Mapping[str, Array], name: str, path: Path, problems: list[P
         mask &= np.arange(steps) < beside["length"][:, None]
     if "mask" in beside:
         mask &= beside["mask"].astype(np.bool_)
-    time = beside["time"] if "time" in beside else np.broadcast_to(np.arange(1 - steps, 1), (rows, steps))
+    time = beside["time"] if "time" in beside else np.broadcast_to(np.arange(1 - steps, 1) / steps, (rows, steps))
     return _Stream(np.where(mask[..., None], data, np.float32(0)), time.astype(np.float32), mask)
 
 

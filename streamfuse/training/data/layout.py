@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from streamfuse.errors import DataError, Problem
@@ -43,8 +44,12 @@ class Layout:
     def prepare(
         self, start: int, end: int, packets: Mapping[str, Sequence[tuple[Packet, Any]]], remember: Remember = compute
     ) -> dict[str, Items]:
-        """What the window `[start, end)` has of each stream, from packets with what `reduce` made of them, in order of event time."""
-        return {stream: self.parts[stream].prepare(start, end, given, remember) for stream, given in packets.items() if given}
+        """What the window `[start, end)` has of each stream, from packets with what `reduce` made of them, in order of event time.
+
+        Without keys: those of packets that come from different rows could be the same.
+        """
+        made = {stream: self.parts[stream].prepare(start, end, given, remember) for stream, given in packets.items() if given}
+        return {stream: replace(items, keys=None) for stream, items in made.items() if items.mask.any()}
 
     def reduce(self, packet: Packet, remember: Remember = compute) -> Any:
         """What to keep of a packet. Raises `UndecodablePayload`."""

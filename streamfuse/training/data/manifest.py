@@ -186,7 +186,7 @@ class _Reader:
         else:
             end = max((packet.end for packets in found.values() for packet in packets if packet.duration), default=begin + SECOND)
         within = {s: [(p, r) for p, r in pairs if p.event_time < end] for s, pairs in reduced.items()}
-        return {stream: items for stream, items in layout.prepare(begin, end, within).items() if items.mask.any()}
+        return layout.prepare(begin, end, within)
 
     def packets(self, row: Row, stream: str) -> list[Packet]:
         """What the row has of one stream; nothing where it can't be read, which preparing the row tells."""

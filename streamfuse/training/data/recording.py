@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -209,12 +208,12 @@ class _Windows:
         if not label:
             return
         given = {stream: self._decoded(window.packets.get(stream, ())) for stream in self.layout.parts}
-        items = {s: made for s, made in self.layout.prepare(window.start, window.end, given, self._remember).items() if made.mask.any()}
+        items = self.layout.prepare(window.start, window.end, given, self._remember)
         self._bytes += sum(one.data.nbytes for one in items.values())
         if self._bytes > self._settings.max_bytes:
             message = f"the windows need more than data.max_bytes = {self._settings.max_bytes} of memory; raise it, or take a larger hop"
             raise DataError([Problem("data", message)])
-        self.items.append({stream: replace(one, keys=None) for stream, one in items.items()})
+        self.items.append(items)
         self.labels.append(label)
         self.keys.append(window.key)
         self.names.append(f"{window.key} {format_time(window.start)}")
