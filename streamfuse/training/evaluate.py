@@ -17,6 +17,7 @@ from sklearn import metrics as sk
 from streamfuse.models.heads import Kind
 from streamfuse.training.calibration import Reliability, fit_temperature, reliability, scale
 from streamfuse.training.cost import Cost
+from streamfuse.training.crossings import Crossing, mean_crossings
 from streamfuse.training.examine import Examination, Task
 from streamfuse.training.metrics import (
     NAMES,
@@ -47,6 +48,7 @@ class Run:
     test: Examination
     validation: Examination | None = None
     history: Sequence[Mapping[str, Any]] = ()
+    crossings: Sequence[Crossing] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,6 +135,8 @@ class MethodResult:
     tasks: Mapping[str, TaskResult]
     weights: tuple[Weight, ...] = ()
     cost: Cost | None = None
+    crossings: tuple[Crossing, ...] = ()
+    """Means over seeds."""
     history: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Seed -> its lines."""
 
@@ -149,6 +153,7 @@ def evaluate(method: Method) -> MethodResult:
         tasks={name: _task(method.runs, task) for name, task in first.tasks.items()},
         weights=_weights([run.test for run in method.runs]),
         cost=method.cost,
+        crossings=tuple(mean_crossings([run.crossings for run in method.runs])),
         history={str(run.seed): run.history for run in method.runs if run.history},
     )
 

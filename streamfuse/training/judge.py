@@ -20,6 +20,7 @@ from streamfuse.models.batch import Modality
 from streamfuse.models.fusion_model import FusionModel
 from streamfuse.training.compare import DataFacts
 from streamfuse.training.cost import SIZES
+from streamfuse.training.crossings import crossings
 from streamfuse.training.evaluate import Run
 from streamfuse.training.examine import LEVELS, examine
 from streamfuse.training.noise import Noise
@@ -71,6 +72,7 @@ def judge(
         test=examine(model, samples, rows, noise=noise, levels=sorted(settings.levels), size=settings.batch, title=title),
         validation=examine(model, samples, held, subsets=False, size=settings.batch) if held else None,
         history=history,
+        crossings=crossings(model, samples, rows),
     )
 
 

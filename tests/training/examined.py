@@ -20,17 +20,14 @@ LABELS = ("a", "b", "c")
 HEADS: Mapping[str, Mapping[str, Any]] = {"label": {"type": "classification", "labels": list(LABELS)}}
 
 
-def small_model(
-    heads: Mapping[str, Mapping[str, Any]] = HEADS, fusion: str = "gated", streams: Sequence[str] = tuple(SIZES)
-) -> FusionModel:
+def small_model(heads: Mapping[str, Mapping[str, Any]] = HEADS, fusion: str = "gated", **more: Any) -> FusionModel:
+    """`more` of the architecture."""
     torch.manual_seed(0)
     encoders = {stream: {"type": "mlp", "size": SIZES[stream], "hidden": 8} for stream in SIZES}
-    return build({"features": 8, "encoders": encoders, "fusion": {"type": fusion}, "heads": heads}).eval()
+    return build({"features": 8, "encoders": encoders, "fusion": {"type": fusion}, "heads": heads, **more}).eval()
 
 
-def small_rows(
-    count: int = 20, targets: Mapping[str, NDArray[Any]] | None = None, missing: bool = False, groups: Sequence[str] = ()
-) -> Rows:
+def small_rows(count: int = 20, targets: Mapping[str, NDArray[Any]] | None = None, missing: bool = False) -> Rows:
     """Rows of noise; where some are `missing`, every third row has no sound."""
     random = np.random.default_rng(0)
     streams = {

@@ -18,6 +18,7 @@ from streamfuse.errors import DataError
 from streamfuse.models.bundle import FORMAT, BundleConfig, WindowShape, save_bundle
 from streamfuse.models.fusion_model import FusionModel
 from streamfuse.training.cost import count_flops, count_parameters, measure_cost
+from streamfuse.training.crossings import Crossing, crossings, mean_crossings
 from streamfuse.training.evaluate import Method, Run, evaluate
 from streamfuse.training.examine import Examination, examine, join
 from streamfuse.training.given import open_given
@@ -201,6 +202,20 @@ def test_every_kind_of_task_is_told_of_in_json() -> None:
     assert set(found.tasks) == set(heads)
     assert found.tasks["height"].estimates
     assert [weight.stream for weight in found.weights] == list(SIZES)
+
+
+def test_what_is_found_between_modalities_is_told_with_what_chance_would_find() -> None:
+    model = small_model(crossmodal={"retrieval": {"size": 8}})
+    found = {(one.what, one.measure): one for one in crossings(model, small_rows(), ROWS)}
+    assert set(found) == {(f"{a} found by {b}", f"recall@{k}") for a, b in (("image", "audio"), ("audio", "image")) for k in (1, 5, 10)}
+    assert found["audio found by image", "recall@5"].chance == pytest.approx(5 / 20)
+    assert found["audio found by image", "recall@1"].value <= found["audio found by image", "recall@10"].value
+    assert crossings(small_model(), small_rows(), ROWS) == []
+
+
+def test_what_is_between_modalities_is_the_mean_over_seeds() -> None:
+    seeds = [[Crossing("a found by b", "recall@1", value, 20)] for value in (0.25, 0.75)]
+    assert list(mean_crossings(seeds)) == [Crossing("a found by b", "recall@1", 0.5, 20)]
 
 
 # --- cost ----------------------------------------------------------------------------------------------------------------------------

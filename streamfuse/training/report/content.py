@@ -11,7 +11,7 @@ from streamfuse.training.quality import Quality
 from streamfuse.training.report import plots
 from streamfuse.training.report.blocks import Block, Cell, Figure, Figures, Folded, Points, Report, Section, Table, Text
 from streamfuse.training.report.numbers import DASH, amount, bare, column, difference, digits, gap, label, with_deviation
-from streamfuse.training.report.words import in_short, interval, name_of, verdict
+from streamfuse.training.report.words import in_short, interval, name_of, over_rows, verdict
 from streamfuse.training.robustness import Curve
 from streamfuse.training.statistics import DRAWS, LEAST_GROUPS
 
@@ -45,6 +45,7 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
         yield from (Section(f"{title}{of}", blocks) for title, blocks in made if blocks)
     made = [
         ("Weights in the fusion", list(_weights(comparison))),
+        ("Between modalities", list(_crossings(comparison))),
         ("How it learned", list(_learning(comparison, numbers))),
         ("What it costs", list(_cost(comparison, numbers))),
         ("The data", list(_data(comparison))),
@@ -181,7 +182,7 @@ def _subsets(comparison: Comparison, task: str) -> Iterator[Block]:
             ]
             for one in reversed(first.subsets)
         ]
-        yield Table([*ranked[0].streams, column(first.primary), "against all", "rows"], rows, _SUBSETS)
+        yield Table([*ranked[0].streams, column(first.primary), "against all", "rows"], rows, f"{_SUBSETS} {over_rows(first)}.")
         return
     columns = sorted({one.shown for method in ranked for one in method.tasks[task].subsets}, key=lambda shown: -len(shown))
     rows = []
@@ -196,12 +197,12 @@ def _subsets(comparison: Comparison, task: str) -> Iterator[Block]:
                 text = bare(first.primary, own.mean, own.deviation)
                 cells.append(Cell(text, own.mean, heat(own.mean), title=f"{own.rows:,} rows"))
         rows.append(cells)
-    caption = f"{_capital(column(first.primary))}, with these modalities shown and the others hidden. {_SUBSETS}"
+    caption = f"{_capital(column(first.primary))}, with these modalities shown and the others hidden. {_SUBSETS} {over_rows(first)}."
     yield Table(["method", *map(name_of, columns)], rows, caption)
     yield Folded("How each fusion treats a missing modality", [Points([f"{m.name}: {m.missing}." for m in ranked])])
 
 
-_SUBSETS = "The model's own answers, without training anew, over the rows that have every modality."
+_SUBSETS = "The model's own answers, without training anew,"
 
 
 def _robustness(comparison: Comparison, task: str, numbers: dict[str, int]) -> Iterator[Block]:
@@ -315,6 +316,25 @@ def _weights(comparison: Comparison) -> Iterator[Block]:
         figures,
         caption="What the fusion's own attention or gates give each modality, over rows. They say where it looks, not what it concludes.",
     )
+
+
+def _crossings(comparison: Comparison) -> Iterator[Block]:
+    rows = [
+        [
+            Cell(one.what if len(comparison.methods) == 1 else f"{method.name}: {one.what}"),
+            Cell(label(one.measure)),
+            Cell(digits(one.value), one.value),
+            Cell(DASH if one.chance is None else digits(one.chance), one.chance),
+            Cell(f"{one.rows:,}", one.rows),
+        ]
+        for method in comparison.methods
+        for one in method.crossings
+    ]
+    if rows:
+        caption = (
+            "Found: the row's own counterpart is among the k closest. Written: one modality made from another, beside what it really is."
+        )
+        yield Table(["what", "measure", "value", "by chance", "rows"], rows, caption)
 
 
 # --- errors --------------------------------------------------------------------------------------------------------------------------

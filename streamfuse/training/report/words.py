@@ -46,6 +46,14 @@ def interval(measure: str, summary: Summary) -> str:
     return f"{bare(measure, summary.low)} to {told(measure, summary.high)}"
 
 
+def over_rows(own: TaskResult) -> str:
+    """Which rows the subset table is over."""
+    counts = {one.rows for one in own.subsets}
+    if len(counts) == 1:
+        return f"over the {counts.pop():,} rows that have every modality"
+    return "each over the rows that have what is shown, because none has every modality"
+
+
 def name_of(shown: Sequence[str]) -> str:
     return " + ".join(shown) if shown else "nothing"
 
@@ -102,7 +110,8 @@ def _carries(method: MethodResult, own: TaskResult) -> Iterator[str]:
             better = (gain < 0) == lower_is_better(own) and abs(gain) > 1e-9
             gap, single = difference(own.primary, gain), f"{best.shown[0]} alone"
             better = (gain < 0) == lower_is_better(own) and abs(gain) > 1e-9
-            yield f"Fusion brings {gap} against {single}." if better else f"Fusion brings nothing over {single} ({gap})."
+            rows = f", over the {whole.rows:,} rows that have every modality" if whole.rows < own.rows else ""
+            yield f"Fusion brings {gap} against {single}{rows}." if better else f"Fusion brings nothing over {single} ({gap}{rows})."
 
 
 def _missing(method: MethodResult, own: TaskResult) -> Iterator[str]:
