@@ -1,4 +1,4 @@
-"""Goes on from weights that were learned before: loads what fits and reports it, freezes parts, and lets parts learn more slowly.
+"""Goes on from weights that were learned before: loads what fits and reports it, and finds the parts to freeze or to slow down.
 
 Parameters are named as in the model's state dict, `encoders.video.stem.0.weight`. Wherever names are chosen, a pattern stands
 for a name, for all that begins with it and a dot, or, with `*`, for anything.
@@ -6,11 +6,10 @@ for a name, for all that begins with it and a dot, or, with `*`, for anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,29 +95,13 @@ def matching(model: nn.Module, pattern: str) -> list[str]:
     return chosen
 
 
-def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
-    """Lets these parameters learn no more, and gives their names. Raises `ValueError` for a pattern without any."""
-    own = dict(model.named_parameters())
-    chosen = sorted({name for pattern in patterns for name in matching(model, pattern)})
-    for name in chosen:
-        own[name].requires_grad_(False)
-    return chosen
-
-
-def parameter_groups(model: nn.Module, rate: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """What learns as groups for a `torch.optim` optimizer, with their learning rates: `rate` times the share that the longest pattern
-    of `rates` gives, 1 where none fits. Raises `ValueError` for a pattern without any and for a share that is not positive.
-    """
-    shares: dict[str, float] = {}
+def shares(model: nn.Module, rates: Mapping[str, float]) -> dict[str, float]:
+    """Name -> its share of the learning rate, of all parameters that a pattern of `rates` stands for; the longest pattern counts. Raises
+    `ValueError` for a pattern without any."""
+    found: dict[str, float] = {}
     for pattern in sorted(rates, key=len):
-        if not rates[pattern] > 0:
-            raise ValueError(f"expected a positive share of the learning rate for {pattern!r}, found {rates[pattern]}; freeze it instead")
-        shares.update(dict.fromkeys(matching(model, pattern), rates[pattern]))
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault(shares.get(name, 1.0), []).append(parameter)
-    return [{"params": group, "lr": rate * share} for share, group in sorted(groups.items(), reverse=True)]
+        found.update(dict.fromkeys(matching(model, pattern), rates[pattern]))
+    return found
 
 
 def _renamed(name: str, rename: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer as TorchOptimizer
 
-from streamfuse.models.pretrained import matching
+from streamfuse.models.pretrained import shares
 from streamfuse.training.recipe import Optimizer
 
 
@@ -26,12 +26,10 @@ class Optimizing:
         self._rate, self._l1 = settings.rate, l1
         own = {name: parameter for name, parameter in model.named_parameters() if name in learning}
         self._named = {**own, **{f"objective.{name}": parameter for name, parameter in objective.named_parameters()}}
-        shares: dict[str, float] = {}
-        for pattern in sorted(rates, key=len):
-            shares.update(dict.fromkeys(matching(model, pattern), rates[pattern]))
+        share = shares(model, rates)
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for name, parameter in self._named.items():
-            groups.setdefault((shares.get(name, 1.0), _shrinks(parameter)), []).append(parameter)
+            groups.setdefault((share.get(name, 1.0), _shrinks(parameter)), []).append(parameter)
         self._shares = [share for share, _ in groups]
         self._torch = _make(
             settings,

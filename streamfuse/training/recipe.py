@@ -140,6 +140,10 @@ class Transfer(_Mode):
     type: Literal["transfer"]
     start: str
     """A bundle's folder or name, or a safetensors file."""
+    part: str = ""
+    """The part of the model whose weights alone they are, such as `encoders.video`."""
+    rename: dict[str, str] = Field({})
+    """What their names begin with -> what they begin with in the model, or in that part."""
 
 
 Mode = Annotated[Joint | Alternating | UnimodalThenFuse | Transfer, Field(discriminator="type")]
@@ -217,6 +221,8 @@ class TrainingRecipe(Settings):
 
 class Recipe(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    sources: dict[str, str] = Field({})
+    """What the data was made of -> under which licence it may be used; told in the bundle."""
     data: Options
     """The data set: `type` and its options."""
     split: Options = Field({})

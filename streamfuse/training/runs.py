@@ -24,7 +24,7 @@ from streamfuse.training.checkpoint import replace_whole
 from streamfuse.training.data import open_data
 from streamfuse.training.distributed import Workers
 from streamfuse.training.quality import Quality, examine
-from streamfuse.training.recipe import Recipe
+from streamfuse.training.recipe import Recipe, Transfer
 from streamfuse.training.rows import part
 from streamfuse.training.samples import Samples
 from streamfuse.training.splits import Split, make_splits
@@ -117,7 +117,7 @@ def carry_out(prepared: Prepared, run: Run, device: torch.device, workers: Worke
     config = _config(prepared, run, rows, device, workers)
     model = _model(recipe, config.architecture, run.seed)
     mode = recipe.training.mode
-    yield Started(run, _start_from(model, prepared.folder, mode.start) if mode.type == "transfer" else "")
+    yield Started(run, _start_from(model, prepared.folder, mode) if mode.type == "transfer" else "")
     identity = hashlib.sha256(config.model_dump_json().encode()).hexdigest()
     job = Job(recipe.training, run.seed, device, workers, run.folder / CHECKPOINT, resume, identity)
     for event in train(model, rows, validation, job):
@@ -146,11 +146,12 @@ def fingerprint(samples: Samples, quality: Quality) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
-def _start_from(model: FusionModel, folder: Path, start: str) -> str:
+def _start_from(model: FusionModel, folder: Path, mode: Transfer) -> str:
     """Loads what fits of a bundle's or a file's weights, and tells what did. Raises ConfigError."""
-    path = folder / start
+    path = folder / mode.start
     try:
-        return load_weights(model, path if path.is_file() else find_bundle(path if path.is_dir() else start) / TENSORS).table()
+        file = path if path.is_file() else find_bundle(path if path.is_dir() else mode.start) / TENSORS
+        return load_weights(model, file, mode.part, mode.rename).table()
     except BundleError as error:
         raise ConfigError([Problem("training.mode.start", str(error))]) from None
 

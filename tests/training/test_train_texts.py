@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from streamfuse.cli import main
 from streamfuse.config import ModelSettings
@@ -30,6 +32,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for text, part in zip(texts, PARTS, strict=True)
     ]
     (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return train(folder)
+
+
+def train(folder: Path, **mode: object) -> Path:
+    """The bundle of a run in this mode."""
     recipe = {
         "name": "texts",
         "data": {"type": "manifest", "path": "rows.jsonl"},
@@ -39,11 +46,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "encoders": {"text": {"type": "text_gru", "width": 8, "hidden": 8}},
             "fusion": {"type": "concatenation"},
         },
-        "training": {"epochs": 2, "batch": 6, "device": "cpu", "modality_dropout": 0.0},
+        "training": {"epochs": 2, "batch": 6, "device": "cpu", "modality_dropout": 0.0, **({"mode": mode} if mode else {})},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
-    assert main(["train", str(folder / "recipe.yaml"), "--out", str(folder / "out")]) == 0
-    return folder / "out" / "seed-0"
+    out = folder / f"out-{mode.get('type', 'joint')}"
+    assert main(["train", str(folder / "recipe.yaml"), "--out", str(out)]) == 0
+    return out / "seed-0"
 
 
 def test_encoder_knows_as_many_ids_as_the_tokenizer_has(bundle: Path) -> None:
@@ -59,3 +67,14 @@ async def test_words_never_seen_are_served_too(bundle: Path) -> None:
     async with TorchRunner(ModelSettings(bundle=str(bundle), device="cpu"), ManualClock()) as runner:
         (made,) = await runner.predict(await runner.prepare([window(packet("text", "🍐 größer als ein Hammer", 500))]))
         assert made.label in ("fruit", "tools")
+
+
+def test_encoder_learned_elsewhere_is_taken_over_and_stays_as_it_is(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = bundle.parents[1]
+    learned = {f"net.{name}": torch.full_like(t, 0.25) for name, t in load_bundle(bundle).model.encoders["text"].state_dict().items()}
+    save_file(learned, folder / "gru.safetensors")
+    mode = {"start": "gru.safetensors", "part": "encoders.text", "rename": {"net.": ""}, "freeze": ["encoders.text"]}
+    encoder = load_bundle(train(folder, type="transfer", **mode)).model.encoders["text"]
+    assert all(bool((tensor == 0.25).all()) for tensor in encoder.state_dict().values())
+    said = capsys.readouterr()
+    assert f"{len(learned)} tensors loaded" in said.out + said.err
