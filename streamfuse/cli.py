@@ -174,6 +174,12 @@ def _compare(options: argparse.Namespace) -> int:
     return compare(options)
 
 
+def _crossmodal(options: argparse.Namespace) -> int:
+    from streamfuse.crossmodal_command import crossmodal
+
+    return crossmodal(options)
+
+
 def _export(options: argparse.Namespace) -> int:
     from streamfuse.export_command import export
 
@@ -344,6 +350,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--part", choices=parts, default="test", help="which rows to judge on (default test)")
     evaluate.set_defaults(run=_evaluate)
 
+    across = commands.add_parser(
+        "crossmodal", help="find and write one modality by another", description=_crossmodal_help, formatter_class=raw
+    )
+    across.add_argument("bundle", help="a run's or a bundle's folder")
+    across.add_argument("data", type=Path, help="as for `streamfuse evaluate`")
+    across.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the files go (default out/NAME-crossmodal)")
+    across.add_argument("--part", choices=parts, default="test", help="of which rows (default test)")
+    across.add_argument("--match", default=None, metavar="TASK", help="a row is found where one with the same label is (default: itself)")
+    across.set_defaults(run=_crossmodal)
+
     versus = commands.add_parser("compare", help="compare models on the same rows", description=_compare_help, formatter_class=raw)
     versus.add_argument("subjects", type=Path, nargs="+", metavar="RECIPE|RUNS", help="recipes, or folders of runs that were trained")
     versus.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the report goes (default out/comparison)")
@@ -447,6 +463,14 @@ scores with intervals, what happens when a modality is missing or noisy, which m
 
   streamfuse evaluate out/digits/seed-0 digits.yaml
   streamfuse evaluate who-is-talking meetings.jsonl --out report
+"""
+_crossmodal_help = """\
+For a bundle whose recipe has model.crossmodal. Says how well each modality is found by each other one, and how good is what its decoders
+write from the others, and writes: figures.json, each row's place in the common space (places.npz), its nearest neighbours
+(neighbours.jsonl), written texts (STREAM.jsonl) and images (STREAM.png, the true ones in the first line).
+
+  streamfuse train config/recipes/toy-crossmodal.yaml
+  streamfuse crossmodal out/toy-crossmodal/seed-0 config/recipes/toy-crossmodal.yaml --match label
 """
 _compare_help = """\
 Trains what is not trained yet, each recipe with each of its seeds, judges all on the same rows and writes one report: which method works,

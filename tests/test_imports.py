@@ -34,6 +34,7 @@ LAYERS = (  # each part imports its own layer and those above it, never one belo
         "topics_command",
         "train_command",
         "evaluate_command",
+        "crossmodal_command",
         "compare_command",
         "export_command",
         "compress_command",
