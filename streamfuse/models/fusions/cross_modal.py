@@ -15,7 +15,7 @@ from streamfuse.models.parts import FUSIONS
 
 
 @FUSIONS.register("cross_modal")
-class CrossModal(nn.Module):
+class CrossModalTransformer(nn.Module):
     """For each ordered pair of modalities, `layers` layers in which the tokens of the one look at those of the other; then, for each
     modality, one layer over what its tokens saw, and their mean. The means side by side, with flags of presence, give the answer.
 
@@ -29,6 +29,8 @@ class CrossModal(nn.Module):
 
     def __init__(self, streams: Sequence[str], features: int, layers: int = 1, heads: int = 4) -> None:
         super().__init__()
+        if layers < 1:
+            raise ValueError(f"expected 1 layer or more, found {layers}")
         self.streams, self.features = tuple(streams), features
         self.modality = vectors(self.streams, features)
         self.clock = nn.Linear(WAVES, features)

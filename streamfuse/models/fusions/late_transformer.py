@@ -27,6 +27,8 @@ class LateTransformer(nn.Module):
 
     def __init__(self, streams: Sequence[str], features: int, layers: int = 2, heads: int = 4) -> None:
         super().__init__()
+        if layers < 1:
+            raise ValueError(f"expected 1 layer or more, found {layers}")
         self.streams, self.features = tuple(streams), features
         self.own = nn.Parameter(torch.randn(1, 1, features) * 0.02)
         self.modality = vectors(self.streams, features)

@@ -24,6 +24,8 @@ class Perceiver(nn.Module):
 
     def __init__(self, streams: Sequence[str], features: int, latents: int = 8, blocks: int = 2, heads: int = 4) -> None:
         super().__init__()
+        if latents < 1 or blocks < 1:
+            raise ValueError(f"expected 1 latent and 1 block or more, found {latents} and {blocks}")
         self.streams, self.features = tuple(streams), features
         self.latents = nn.Parameter(torch.randn(1, latents, features) * 0.02)
         self.modality = vectors(self.streams, features)
