@@ -22,9 +22,9 @@ from streamfuse.models.graphs import MANIFEST, open_session, require_onnx
 def quantise(model: FusionModel, folder: Path, inputs: Iterable[Mapping[str, Modality]]) -> list[str]:
     """Replaces, in a bundle's exported `onnx` folder, the encoders that have convolutions by their 8-bit form, calibrated on these
     inputs, and gives the names of their streams. Raises `BundleError` where the library is missing."""
-    require_onnx("8-bit integers")
+    require_onnx("8-bit integers").set_default_logger_severity(3)
     import onnx
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import QuantFormat, QuantType, quant_pre_process, quantize_static
 
     place = folder / "onnx"
     batches = list(inputs)
@@ -34,6 +34,8 @@ def quantise(model: FusionModel, folder: Path, inputs: Iterable[Mapping[str, Mod
         path = place / f"encoder-{number}.onnx"
         if not any(node.op_type == "Conv" for node in onnx.load(str(path)).graph.node):
             continue
+        # Normalisation is folded into the convolutions first: what stands between two 8-bit operations makes them no faster than before.
+        quant_pre_process(str(path), str(path), skip_symbolic_shape=True)
         quantize_static(
             str(path),
             str(path),

@@ -240,7 +240,7 @@ def test_our_encoders_say_the_same_kept_or_anew(name: str) -> None:
             there[start + 5 * stride] ^= True  # a late packet: the next windows differ in it
         own = slice(start, start + 30 * stride)
         keys = [(at, there[at]) for at in range(own.start, own.stop)]
-        items = Items(line[own], np.arange(-len(keys), 0, dtype=np.float32) / 100, there[own], keys)
+        items = Items(line[own], np.linspace(-1, 0, len(keys), dtype=np.float32), there[own], keys)
         anew = engine.encode("s", collate([{"s": items}], {"s": empty})["s"])[0]
         assert_same(kept([items]), anew)
     assert kept.kept > kept.computed
