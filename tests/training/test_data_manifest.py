@@ -312,6 +312,13 @@ def test_a_stream_that_this_recipe_does_not_use_is_left_alone(folder: Path) -> N
     assert set(read(folder, {"audio": "a.wav", "thermal": "t.mp4"}, inputs={"audio": INPUTS["audio"]})) == {"audio"}
 
 
+def test_targets_that_a_model_wants_and_no_row_tells_are_unknown(folder: Path) -> None:
+    heads = {"label": {"type": "classification", "labels": ["yes", "no"]}, "mood": {"type": "regression", "targets": ["mood"]}}
+    samples = opened(folder, [{"audio": "a.wav"}, {"audio": "a.wav"}], {"audio": INPUTS["audio"]}, heads)
+    assert samples.targets["label"].tolist() == [-1, -1]
+    assert np.isnan(samples.targets["mood"]).tolist() == [[True], [True]]
+
+
 def test_inputs_are_needed(folder: Path) -> None:
     (folder / "m.jsonl").write_text('{"label": "x"}')
     with pytest.raises(DataError, match=r"model.inputs: is needed with a manifest"):

@@ -72,8 +72,7 @@ def features(folder: Path, inputs: Inputs | None, heads: Heads | None, **options
     _raise(problems, path)
     described = {task: {**settings.tasks.get(task, {}), **(heads or {}).get(task, {})} for task in used.targets}
     values = {task: _values(arrays[name], described[task].get("labels")) for task, name in used.targets.items()}
-    unknown = {task: [None] * count for task in heads or {} if task not in values}
-    made_heads, targets = encode({**values, **unknown}, settings.tasks, heads, lambda row: names[row], problems)
+    made_heads, targets = encode(values, count, settings.tasks, heads, lambda row: names[row], problems)
     context = None
     if settings.context:
         deep = [used.streams[stream] for stream, part in streams.items() if part.data.shape[1] > 1]

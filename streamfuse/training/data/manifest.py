@@ -52,7 +52,7 @@ def manifest(folder: Path, inputs: Inputs | None, heads: Heads | None, **options
         raise DataError(shortened(problems, str(path)))
     values = _values([row for _, row in table])
     names = [row.name or where(path, line) for line, row in table]
-    made_heads, targets = encode(values, settings.tasks, heads, lambda number: where(path, table[number][0]), problems)
+    made_heads, targets = encode(values, len(table), settings.tasks, heads, lambda number: where(path, table[number][0]), problems)
     if problems:
         raise DataError(shortened(problems, str(path)))
     parts = [row.part or settings.part or "" for _, row in table]

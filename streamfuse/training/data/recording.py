@@ -72,7 +72,9 @@ def recording(folder: Path, inputs: Inputs | None, heads: Heads | None, **option
     made = _Windows(Layout(learned, settings.max_pixels), settings)
     anyio.run(made.read)
     made.check()
-    made_heads, targets = encode({settings.task: made.labels}, settings.tasks, heads, lambda row: made.names[row], problems)
+    made_heads, targets = encode(
+        {settings.task: made.labels}, len(made.labels), settings.tasks, heads, lambda row: made.names[row], problems
+    )
     if problems:
         raise DataError(problems)
     return Rows(learned, made.layout.empty, made_heads, targets, made.names, made.items.__getitem__, made.keys)

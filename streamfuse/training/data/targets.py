@@ -21,12 +21,16 @@ Target = NDArray[np.generic]
 
 
 def encode(
-    values: Mapping[str, Sequence[object]], tasks: Heads, heads: Heads | None, place: Callable[[int], str], problems: list[Problem]
+    values: Mapping[str, Sequence[object]],
+    rows: int,
+    tasks: Heads,
+    heads: Heads | None,
+    place: Callable[[int], str],
+    problems: list[Problem],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Target]]:
     """Each task's head and targets. `tasks` is what the data says of them; `heads`, where given, are all tasks that are wanted, and what
-    they say goes first. `place` says where a row stands. What is wrong goes to `problems`.
+    they say goes first; what the `rows` do not tell is unknown. `place` says where a row stands. What is wrong goes to `problems`.
     """
-    rows = max((len(column) for column in values.values()), default=0)
     found_heads: dict[str, dict[str, Any]] = {}
     targets: dict[str, Target] = {}
     for task in heads if heads is not None else {**values, **tasks}:

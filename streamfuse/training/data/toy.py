@@ -110,7 +110,9 @@ def _scenes(settings: ToySettings, inputs: Inputs | None, heads: Heads | None) -
     layout = Layout(chosen)
     scenes = [draw_scene(settings, row) for row in range(settings.rows)]
     known = {"label": {"labels": list(SCENES)}}
-    made_heads, targets = encode({"label": [scene.label for scene in scenes]}, known, heads, lambda row: f"scene {row}", problems)
+    made_heads, targets = encode(
+        {"label": [scene.label for scene in scenes]}, len(scenes), known, heads, lambda row: f"scene {row}", problems
+    )
     if problems:
         raise DataError(problems)
     end = round(SECONDS * 1000) * MILLISECOND
@@ -185,7 +187,7 @@ def _xor(settings: ToySettings, inputs: Inputs | None, heads: Heads | None) -> R
         for stream in (inputs or {}).keys() - data.keys()
     ]
     values = {"label": [["even", "odd"][number % 2] for number in bits.sum(1)]}
-    made_heads, targets = encode(values, {"label": {"labels": ["even", "odd"]}}, heads, lambda row: f"row {row}", problems)
+    made_heads, targets = encode(values, settings.rows, {"label": {"labels": ["even", "odd"]}}, heads, lambda row: f"row {row}", problems)
     if problems:
         raise DataError(problems)
     chosen = [stream for stream in streams if not inputs or stream in inputs]
