@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from streamfuse.models.heads import Kind
 
@@ -44,6 +43,8 @@ def fit_temperature(kind: Kind, answers: NDArray[np.floating], targets: NDArray[
     test. None for estimates, and where no target is known."""
     if kind == "regression":
         return None
+    from scipy.optimize import minimize_scalar  # comes with scikit-learn, whose absence `metrics` tells
+
     known = (targets >= 0) if kind != "multilabel" else ~np.isnan(targets)
     if not known.any():
         return None

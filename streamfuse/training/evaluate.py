@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics as sk
 
 from streamfuse.models.heads import Kind
 from streamfuse.training.calibration import Reliability, fit_temperature, reliability, scale
 from streamfuse.training.cost import Cost
 from streamfuse.training.crossings import Crossing, mean_crossings
 from streamfuse.training.examine import Examination, Task
+from streamfuse.training.lines import Line, precision_recall_lines, roc_lines
 from streamfuse.training.metrics import (
     NAMES,
     PRIMARY,
@@ -33,8 +33,6 @@ from streamfuse.training.robustness import Curve, curves
 from streamfuse.training.statistics import Sample, Summary, mean_and_deviation, summarise
 from streamfuse.training.subsets import QUANTILES, Contribution, SubsetScore, contributions, subset_table
 
-POINTS = 120
-"""The most of a drawn curve."""
 MOST_DRAWN = 5000
 """Estimates that are drawn beside their truth, at most."""
 
@@ -79,16 +77,6 @@ class Calibration:
     before: Reliability
     after: Reliability | None
     temperature: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A curve to draw: of a label, or of all labels."""
-
-    name: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    area: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +186,8 @@ def _task(runs: Sequence[Run], task: Task) -> TaskResult:
         calibration=_calibration(runs, task),
         thresholds=tuple(np.mean(cuts, 0).tolist()) if kind == "multilabel" and runs[0].validation is not None else None,
         confusion=None if counts is None else tuple(map(tuple, counts.tolist())),
-        roc=tuple(_lines(kind, pooled, all_targets, names, _roc)),
-        precision_recall=tuple(_lines(kind, pooled, all_targets, names, _precision_recall)),
+        roc=tuple(roc_lines(kind, pooled, all_targets, names)),
+        precision_recall=tuple(precision_recall_lines(kind, pooled, all_targets, names)),
         estimates=_estimates(pooled, all_targets) if kind == "regression" else (),
     )
 
@@ -247,36 +235,6 @@ def _confidence(kind: Kind, answers: NDArray[Any], targets: NDArray[Any]) -> tup
 
 def _reliability(parts: Sequence[tuple[NDArray[Any], NDArray[np.bool_]]]) -> Reliability:
     return reliability(np.concatenate([sure for sure, _ in parts]), np.concatenate([true for _, true in parts]))
-
-
-def _lines(kind: Kind, answers: NDArray[Any], targets: NDArray[Any], names: Sequence[str], draw: Any) -> list[Line]:
-    """One a label that some rows are and others not; of two labels the second alone."""
-    if kind == "regression":
-        return []
-    found = []
-    for i, name in enumerate(names):
-        if len(names) == 2 and kind != "multilabel" and i == 0:
-            continue
-        known = ~np.isnan(targets[:, i]) if kind == "multilabel" else targets >= 0
-        truth = targets[known, i] > 0.5 if kind == "multilabel" else targets[known] == i
-        if 0 < truth.sum() < len(truth):
-            found.append(draw(name, truth, answers[known, i]))
-    return found
-
-
-def _roc(name: str, truth: NDArray[np.bool_], answers: NDArray[Any]) -> Line:
-    wrong, right, _ = sk.roc_curve(truth, answers)
-    return Line(name, *_thinned(wrong, right), float(sk.roc_auc_score(truth, answers)))
-
-
-def _precision_recall(name: str, truth: NDArray[np.bool_], answers: NDArray[Any]) -> Line:
-    precision, recall, _ = sk.precision_recall_curve(truth, answers)
-    return Line(name, *_thinned(recall[::-1], precision[::-1]), float(sk.average_precision_score(truth, answers)))
-
-
-def _thinned(x: NDArray[Any], y: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    kept = np.unique(np.linspace(0, len(x) - 1, min(len(x), POINTS)).round().astype(int))
-    return tuple(np.round(x[kept], 4).tolist()), tuple(np.round(y[kept], 4).tolist())
 
 
 def _estimates(answers: NDArray[Any], targets: NDArray[Any]) -> tuple[tuple[float, float], ...]:

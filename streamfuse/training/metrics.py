@@ -13,10 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import metrics as sk
 
+from streamfuse.errors import StreamFuseError
 from streamfuse.models.heads import Kind
 from streamfuse.training.calibration import reliability
+
+try:
+    from sklearn import metrics as sk
+except ImportError:
+    raise StreamFuseError("training and evaluation need scikit-learn; pip install 'streamfuse[train]'") from None
 
 Floats = NDArray[np.floating]
 Array = NDArray[Any]

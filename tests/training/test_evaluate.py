@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -329,3 +331,9 @@ def test_what_is_no_data_is_a_sentence(
         (tmp_path / name).write_text(content)
     assert main(["evaluate", str(tmp_path / "bundle"), str(tmp_path / name)]) == 9
     assert told in capsys.readouterr().err
+
+
+def test_without_scikit_learn_it_says_how_to_get_it() -> None:
+    code = "import sys; sys.modules['sklearn'] = None; from streamfuse.cli import main; sys.exit(main(['evaluate', 'a', 'b.yaml']))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (1, "streamfuse: training and evaluation need scikit-learn; pip install 'streamfuse[train]'\n")

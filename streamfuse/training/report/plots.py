@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from streamfuse.training.calibration import Reliability
-from streamfuse.training.evaluate import Line, MethodResult, TaskResult
+from streamfuse.training.evaluate import MethodResult, TaskResult
+from streamfuse.training.lines import Line
 from streamfuse.training.metrics import UNBOUNDED
 from streamfuse.training.report.numbers import amount, digits, label, told
 from streamfuse.training.report.svg import (
