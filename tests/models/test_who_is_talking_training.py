@@ -1,23 +1,24 @@
-"""Training material is what it claims to be, and the loop learns from it with any modality missing."""
+"""Training material is what it claims to be."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from streamfuse.models.fusion_model import FusionModel, build
+from streamfuse.errors import DataError
+from streamfuse.training.data import open_data
 from streamfuse.training.who_is_talking import sounds
-from streamfuse.training.who_is_talking.dataset import FACE, OTHER, SILENCE, Sample, as_batch, audio_items, text_items, without
-from streamfuse.training.who_is_talking.loop import Recipe, loss_of, predict, train
+from streamfuse.training.who_is_talking.dataset import FACE
 from streamfuse.training.who_is_talking.pictures import Draw, faceless, mistaken, speaking, still
 from streamfuse.training.who_is_talking.recordings import RATE, Sound, Talker, active_stretches, spoken_share
 from streamfuse.training.who_is_talking.rooms import room_windows
 from streamfuse.training.who_is_talking.texts import caption, sound_caption
 from streamfuse.training.who_is_talking.voices import as_heard, other_windows, silent_windows
-from tests.models.making import LABELS, architecture
+from tests.models.making import LABELS
 
 KINDS = [sounds.music, sounds.band_noise, sounds.hum, sounds.clicks, sounds.applause, sounds.alarm, sounds.other_sound]
 
@@ -106,42 +107,19 @@ def test_windows_of_rooms_have_a_face_sound_and_a_label() -> None:
     assert any(w.items.data.any() for w in windows)
 
 
-@pytest.fixture(scope="module")
-def samples() -> list[Sample]:
-    """Silence and noise, with a caption here and there."""
-    made = []
-    for i in range(32):
-        loud = i % 2
-        wave = (draw(i).standard_normal(RATE) * (3000 if loud else 3)).astype(np.int16)
-        items = {"audio": audio_items(wave)}
-        if i % 8 < 2:  # as often with noise as with silence
-            items["text"] = text_items(["hello"])
-        made.append(Sample(items, OTHER if loud else SILENCE))
-    return made
+@pytest.mark.data
+@pytest.mark.slow
+def test_windows_are_drawn_by_their_number_alone_and_a_left_out_talker_is_the_test(recordings: Path) -> None:
+    small = {"type": "who_is_talking", "path": str(recordings), "scale": 0.02, "rows": 40}
+    rows = open_data({**small, "left_out": 1}, Path())
+    assert Counter(rows.parts) == {"train": 40, "validation": len(rows.names) - 70, "test": 30}
+    assert set(rows.targets["state"].tolist()) == {0, 1, 2, 3}
+    assert {*rows.read(3), *rows.read(4)} <= {"video", "audio", "text"}
+    for row in (3, 60, len(rows.names) - 1):
+        first, again = rows.read(row), rows.read(row)
+        assert all(np.array_equal(first[stream].data, again[stream].data) for stream in first)
 
 
-def trained(samples: list[Sample]) -> tuple[FusionModel, list[float]]:
-    torch.manual_seed(0)
-    model = build(architecture())
-    losses: list[float] = []
-    recipe = Recipe(steps=25, rate=5e-3)
-    train(model, [as_batch(samples)] * recipe.steps, recipe, lambda _, loss: losses.append(loss))
-    return model, losses
-
-
-def test_training_learns_and_the_same_seed_learns_the_same(samples: list[Sample]) -> None:
-    (first, losses), (second, again) = trained(samples), trained(samples)
-    assert losses[-1] < 0.7 * losses[0]
-    assert losses == again
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
-    truth = torch.tensor([s.label for s in samples])
-    assert bool((predict(first, samples) == truth).all())
-    assert float((predict(first, samples, hidden=("audio",)) == truth).float().mean()) <= 0.6
-
-
-def test_dropped_stream_is_absent_and_the_loss_stays_finite(samples: list[Sample]) -> None:
-    inputs, labels = as_batch(samples)
-    model = build(architecture())
-    hidden = without(inputs, torch.ones(len(labels), 3, dtype=torch.bool), model.streams)
-    assert not any(bool(part.mask.any()) for part in hidden.values())
-    assert bool(torch.isfinite(loss_of(model, hidden, labels, Recipe())))
+def test_folder_without_recordings_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.path.*clips"):
+        open_data({"type": "who_is_talking", "path": "nowhere"}, tmp_path)

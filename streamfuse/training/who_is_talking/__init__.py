@@ -1,1 +1,1 @@
-"""Trains the bundle `who-is-talking`: the recordings, sounds, pictures and rooms that its windows are drawn from."""
+"""What the bundle `who-is-talking` is trained on: the recordings, sounds, pictures and rooms that its windows are drawn from."""

@@ -6,16 +6,14 @@ voice goes with which face is drawn, since a model that had to learn four voices
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
-from streamfuse.models.batch import Items, Modality, collate
+from streamfuse.models.batch import Items
 from streamfuse.models.preprocess import compute
 from streamfuse.models.preprocess.face_crops import FaceCrops
 from streamfuse.models.preprocess.text_bytes import TextBytes
@@ -90,22 +88,6 @@ def room_sample(window: RoomWindow, draw: Draw | None = None) -> Sample:
     if window.texts:
         items["text"] = text_items(window.texts, draw)
     return Sample(items, LABELS.index(window.label))
-
-
-def batches(pools: Pools, count: int, size: int, draw: Draw) -> Iterator[tuple[dict[str, Modality], Tensor]]:
-    """`count` batches of `size` windows: `(batch, items, ...)` a stream, and the labels."""
-    for _ in range(count):
-        yield as_batch([draw_sample(pools, draw) for _ in range(size)])
-
-
-def as_batch(samples: Sequence[Sample]) -> tuple[dict[str, Modality], Tensor]:
-    """Samples as padded tensors, with their labels."""
-    return collate([s.items for s in samples], EMPTY), torch.tensor([s.label for s in samples])
-
-
-def without(inputs: Mapping[str, Modality], drop: Tensor, streams: Sequence[str]) -> dict[str, Modality]:
-    """The batch with streams hidden where `drop`, `(batch, streams)` bool, says so."""
-    return {s: inputs[s]._replace(mask=inputs[s].mask & ~drop[:, i, None]) for i, s in enumerate(streams)}
 
 
 def audio_items(samples: Samples) -> Items:
