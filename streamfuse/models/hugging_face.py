@@ -36,8 +36,9 @@ def load_model(folder: str) -> tuple[nn.Module, dict[str, Any]]:
         raise ValueError(
             f"expected weights as *.safetensors in {path}, found none; pickles such as pytorch_model.bin are not opened, convert them"
         )
+    transformers = _library()
     try:
-        model, told = _library().AutoModel.from_pretrained(
+        model, told = transformers.AutoModel.from_pretrained(
             path, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
     except BROKEN as error:
@@ -66,8 +67,9 @@ def make_model(config: Mapping[str, Any]) -> nn.Module:
 def load_tokenizer(folder: str) -> Any:
     """A `tokenizers.Tokenizer` without padding. Raises `ValueError`."""
     path = existing(folder)
+    transformers = _library()
     try:
-        found = _library().AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        found = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except BROKEN as error:
         raise ValueError(f"expected a tokenizer of transformers in {path}, found one that can't be loaded: {_first_line(error)}") from None
     if not getattr(found, "is_fast", False):
