@@ -17,7 +17,7 @@ from streamfuse.loading import problems_of
 from streamfuse.training.data import PARTS
 from streamfuse.training.samples import Samples
 
-Rows = NDArray[np.int64]
+Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,12 +25,12 @@ class Split:
     """Row numbers of each part, in order; `name` says what is left out (`fold 1`, a group), empty where there is one split only."""
 
     name: str
-    train: Rows
-    validation: Rows
-    test: Rows
+    train: Numbers
+    validation: Numbers
+    test: Numbers
 
     @property
-    def parts(self) -> Mapping[str, Rows]:
+    def parts(self) -> Mapping[str, Numbers]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
@@ -96,7 +96,7 @@ def make_splits(samples: Samples, split: Mapping[str, Any]) -> list[Split]:
 @dataclass(frozen=True, slots=True)
 class _Columns:
     groups: Sequence[str]
-    classes: Rows
+    classes: Numbers
     seed: int
 
 
@@ -110,7 +110,7 @@ def _settings(split: Mapping[str, Any], samples: Samples) -> SplitSettings:
         raise DataError([Problem(f"split.{p.path}", p.message) for p in problems_of(error, KINDS[by])]) from None
 
 
-def _splits(samples: Samples, settings: SplitSettings, columns: _Columns, rows: Rows) -> Iterator[Split]:
+def _splits(samples: Samples, settings: SplitSettings, columns: _Columns, rows: Numbers) -> Iterator[Split]:
     if isinstance(settings, ByPart):
         yield _by_part(samples, settings, columns)
     elif isinstance(settings, ByShare):
@@ -144,7 +144,7 @@ def _by_part(samples: Samples, settings: ByPart, columns: _Columns) -> Split:
     return Split("", train, validation, found["test"])
 
 
-def _by_group(settings: ByGroup, columns: _Columns, rows: Rows) -> Iterator[Split]:
+def _by_group(settings: ByGroup, columns: _Columns, rows: Numbers) -> Iterator[Split]:
     if not columns.groups:
         message = "is group, but the rows have no groups; give each row one (its talker, its room), or set by: folds"
         raise DataError([Problem("split.by", message)])
@@ -174,7 +174,7 @@ def _by_group(settings: ByGroup, columns: _Columns, rows: Rows) -> Iterator[Spli
         yield Split("" if settings.test else f"without {tested[0]}", train, validation, test)
 
 
-def _held_out(rows: Rows, share: float, columns: _Columns, path: str) -> tuple[Rows, Rows]:
+def _held_out(rows: Numbers, share: float, columns: _Columns, path: str) -> tuple[Numbers, Numbers]:
     """The rest and about this share of the rows, in whole groups: one fold of as many as the share asks for."""
     if share <= 0:
         return rows, rows[:0]
@@ -185,7 +185,7 @@ def _held_out(rows: Rows, share: float, columns: _Columns, path: str) -> tuple[R
     return (held, rest) if flipped else (rest, held)
 
 
-def _folds(rows: Rows, count: int, columns: _Columns, path: str) -> Iterator[tuple[Rows, Rows]]:
+def _folds(rows: Numbers, count: int, columns: _Columns, path: str) -> Iterator[tuple[Numbers, Numbers]]:
     """`count` times the rest and a fold of the rows."""
     groups = [columns.groups[row] for row in rows] if columns.groups else None
     there = len(set(groups)) if groups is not None else len(rows)
@@ -208,7 +208,7 @@ def _folds(rows: Rows, count: int, columns: _Columns, path: str) -> Iterator[tup
             yield rows[rest], rows[held]
 
 
-def _classes(samples: Samples) -> Rows:
+def _classes(samples: Samples) -> Numbers:
     """The class of each row in the first task that has classes; one class for all where none has."""
     for target in samples.targets.values():
         if target.ndim == 1 and np.issubdtype(target.dtype, np.integer):
