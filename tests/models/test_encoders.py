@@ -38,6 +38,10 @@ def numbers(batch: int, items: int, seed: torch.Generator) -> Tensor:
     return torch.randn(batch, items, 5, generator=seed)
 
 
+def pictures(batch: int, items: int, seed: torch.Generator) -> Tensor:
+    return torch.randn(batch, items, 30, generator=seed)
+
+
 def texts(below: int, dtype: torch.dtype) -> Draw:
     """Of every length, the empty text included."""
 
@@ -58,6 +62,7 @@ CASES: dict[str, tuple[dict[str, Any], Draw]] = {
     "identity": ({"size": 5}, numbers),
     "log_mel": ({"channels": 8}, sound),
     "mlp": ({"size": 5}, numbers),
+    "picture": ({"size": 30, "height": 5, "channels": 4}, pictures),
     "resnet18": ({"channels": 1}, frames(32, 40)),
     "resnet50": ({"norm": "frozen"}, frames(32, 40, 3)),
     "tcn": ({"size": 5}, numbers),
