@@ -19,7 +19,17 @@ EXAMPLE = {
     "dead_letters": {"type": "kafka"},
 }
 """A config with every kind of topic, as `config/kafka.yaml` has them."""
-CONTENT_TYPES = ("image/jpeg", "image/png", "audio/pcm", "audio/l16", "audio/flac", "audio/ogg", "text/plain")
+CONTENT_TYPES = (
+    "image/jpeg",
+    "image/png",
+    "audio/pcm",
+    "audio/l16",
+    "audio/flac",
+    "audio/ogg",
+    "text/plain",
+    "application/x-npy",
+    "application/json",
+)
 
 _ABOUT = """\
 Aligns video, sound and text by event time, and publishes what a fusion model says about each window.
@@ -174,7 +184,7 @@ def _messages(use: TopicUse) -> dict[str, Any]:
 def _packet(stream: str, stated: FormatSettings | None) -> dict[str, Any]:
     media_type = stated.media_type if stated else None
     allowed = [media_type] if media_type else list(CONTENT_TYPES)
-    summary = "One frame, chunk of sound or text."
+    summary = "One frame, chunk of sound, text or row of numbers."
     if stated:
         known = stated.model_dump(exclude_none=True)
         summary += " Where the headers don't say: " + ", ".join(f"{name} {_told(name, value)}" for name, value in known.items()) + "."

@@ -86,6 +86,7 @@ _MAGIC = (
     (b"OggS", "audio/ogg"),
     (b"fLaC", "audio/flac"),
     (b"RIFF", "audio/wav"),
+    (b"\x93NUMPY", "application/x-npy"),
 )
 _PCM = {"audio/pcm": "s16le", "audio/l16": "s16be"}  # and the encoding that they stand for: RFC 2586 has L16 in network byte order
 _FILES = ("audio/flac", "audio/ogg", "audio/opus")  # sound that tells its length itself
@@ -379,7 +380,7 @@ def _length(kind: _Kind, value: bytes) -> int:
 
 def _guess(value: bytes) -> str:
     first = value[:1]
-    if first in b"\xff\x89OfR":
+    if first in b"\xff\x89\x93OfR":
         for magic, media_type in _MAGIC:
             if value.startswith(magic):
                 return media_type

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from dataclasses import replace
@@ -201,6 +202,12 @@ FORMATS = {
     "text": Format(duration=2 * SECOND),
     "video": Format("image/png"),
 }
+
+
+def test_a_row_of_numbers_is_told_by_its_first_bytes() -> None:
+    row = io.BytesIO()
+    np.save(row, np.arange(4.0))
+    assert packet_of(record(row.getvalue())).payload == Encoded(row.getvalue(), "application/x-npy")
 
 
 def formatted(given: Record) -> Packet:
