@@ -44,10 +44,14 @@ def train(options: argparse.Namespace) -> int:
                 console.print(f"{run.name} is done")
                 continue
             with shown(console, f"{run.name} ({number} of {len(planned)})" if len(planned) > 1 else run.name) as show:
-                for event in carry_out(prepared, run, device, own, options.resume):
-                    show.tell(event)
+                try:
+                    for event in carry_out(prepared, run, device, own, options.resume):
+                        show.tell(event)
+                except KeyboardInterrupt:
+                    console.print(f"{run.name} was interrupted; the same command with --resume goes on from its last checkpoint")
+                    raise
         if own.is_first:
-            _tell_results(planned)
+            _tell_results(planned, path)
     return 0
 
 
@@ -131,7 +135,7 @@ def _told(validation: Mapping[str, float]) -> str:
 # --- results ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _tell_results(planned: Sequence[Run]) -> None:
+def _tell_results(planned: Sequence[Run], recipe: Path) -> None:
     found = {run.name: result(run)["validation"] for run in planned}
     metrics = [name for name in next(iter(found.values())) if " of " not in name]
     table = Table(title="on the validation part", box=None, title_justify="left")
@@ -144,7 +148,7 @@ def _tell_results(planned: Sequence[Run]) -> None:
         table.add_row("mean", *(_over_runs(list(found.values()), metric) for metric in metrics))
     Console(highlight=False).print(table)
     first = planned[0].folder
-    print(f"\nto see what it is worth:  streamfuse evaluate {first} --help")
+    print(f"\nto see what it is worth:  streamfuse evaluate {first} {recipe}")
     print(f"to serve it, in a daemon's config:\n  models:\n    bundle: {first}")
 
 

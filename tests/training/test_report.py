@@ -189,7 +189,7 @@ def test_differences_have_a_sign_unless_they_are_nothing() -> None:
 
 
 def test_numbers_keep_three_digits_that_count() -> None:
-    assert [digits(value) for value in (0, 0.00012, 0.1234, 1.234, 12345)] == ["0.000", "1.2e-04", "0.123", "1.23", "12,345"]
+    assert [digits(value) for value in (0, 0.00012, 0.1234, 1, 99.96, 12345)] == ["0.000", "1.2e-04", "0.123", "1.00", "100", "12,345"]
     assert [amount(value) for value in (12, 1500, 3_400_000, 7.2e9)] == ["12", "1.5 k", "3.4 M", "7.2 G"]
 
 

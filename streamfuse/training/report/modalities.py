@@ -78,13 +78,13 @@ def robustness(comparison: Comparison, task: str, numbers: dict[str, int]) -> It
     if len(methods) == 1:
         entries = [(number, curve.stream, curve) for number, curve in enumerate(own.robustness)]
         figure = Figure("", plots.robustness(entries, own, chance))
-        yield Figures([figure], [curve.stream for curve in own.robustness], _NOISE)
+        yield Figures([figure], [curve.stream for curve in own.robustness], _noise_caption(comparison, chance))
     else:
         figures = []
         for stream in comparison.streams:
             drawn = [(number, name, curve) for number, name, result in results for curve in result.robustness if curve.stream == stream]
             figures.append(Figure(f"noise on {stream}", plots.robustness(drawn, own, chance)))
-        yield Figures(figures, [name for _, name, _ in results], _NOISE)
+        yield Figures(figures, [name for _, name, _ in results], _noise_caption(comparison, chance))
     rows = []
     for method in comparison.ranked(task):
         for curve in method.tasks[task].robustness:
@@ -102,10 +102,13 @@ def robustness(comparison: Comparison, task: str, numbers: dict[str, int]) -> It
     yield table if len(methods) == 1 else Folded("The numbers", [table])
 
 
-_NOISE = (
-    "Noise takes the signal's place, (1 − level) : level; at 1 nothing of the modality is left. Dotted: always answering the most "
-    "frequent label. Bands: one standard deviation over seeds."
-)
+def _noise_caption(comparison: Comparison, chance: float | None) -> str:
+    caption = "Noise takes the signal's place, (1 − level) : level; at 1 nothing of the modality is left."
+    if chance is not None:
+        caption += " Dotted: always answering the most frequent label."
+    if len(comparison.methods) <= 4 and len(comparison.methods[0].seeds) > 1:
+        caption += " Bands: one standard deviation over seeds."
+    return caption
 
 
 def _chance(own: TaskResult) -> float | None:

@@ -72,7 +72,7 @@ def digits(value: float) -> str:
         return f"{value:.1e}"
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= 1 else f"{value:.3f}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) >= 1 else f"{value:.3f}"
 
 
 def amount(value: float) -> str:
