@@ -28,8 +28,8 @@ demo: $(VENV)/.core ## watch it work: a simulated room, or CLIP=my.mp4; more opt
 	@rm -f $(RECORDS)
 	@$(VENV)/bin/streamfuse demo $(if $(CLIP),"$(CLIP)") --out $(RECORDS) $(ARGS)
 
-test: $(VENV)/.dev ## run the tests that this machine can run; pytest options in ARGS
-	@$(VENV)/bin/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## run the tests that this machine can run, two files at a time; pytest options in ARGS
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	@status=0; $(VENV)/bin/ruff check . || status=1; $(VENV)/bin/ruff format --check . || status=1; $(VENV)/bin/mypy || status=1; exit $$status
