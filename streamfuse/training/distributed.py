@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from streamfuse.errors import ConfigError, Problem
+
 
 @dataclass(frozen=True, slots=True)
 class Workers:
@@ -57,8 +59,14 @@ class Workers:
 
 @contextmanager
 def workers(device: str) -> Iterator[tuple[Workers, torch.device]]:
-    """This process and its device, as `torchrun` tells them; alone without it. Gloo on the CPU, NCCL on GPUs."""
+    """This process and its device, as `torchrun` tells them; alone without it. Gloo on the CPU, NCCL on GPUs.
+
+    Raises ConfigError for a `cuda` that is not there.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if device == "cuda" and not torch.cuda.is_available():
+        message = f"is cuda, but torch {torch.__version__} finds no CUDA device here; set auto or cpu, or install a CUDA build of torch"
+        raise ConfigError([Problem("training.device", message)])
     kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if world == 1:
         yield Workers(), torch.device(kind)

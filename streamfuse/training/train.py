@@ -165,7 +165,8 @@ def _stage(
             loss = _step(model, objective, stage, batch.to(job.device), share, epoch, optimizer, job, state)
             state.step += 1
             yield Step(stage.name, state.epoch, stage.epochs, state.step, epoch.steps, loss)
-            if time.monotonic() - saved >= settings.checkpoint_every / 1e9 and state.step < epoch.steps:
+            is_due = time.monotonic() - saved >= settings.checkpoint_every / 1e9
+            if is_due and state.step < epoch.steps and job.workers.world == 1:  # sums so far are of one process until the epoch ends
                 state.seconds, began = state.seconds + time.monotonic() - began, time.monotonic()
                 state.save(model, objective, optimizer, job)
                 saved = time.monotonic()

@@ -13,7 +13,15 @@ import torch
 from safetensors.torch import load_file
 
 from streamfuse.cli import main
+from streamfuse.errors import ConfigError
+from streamfuse.training.distributed import workers
 from tests.training.tiny import write_recipe
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_that_is_not_there_is_refused_with_what_to_change() -> None:
+    with pytest.raises(ConfigError, match=r"training\.device: is cuda.*set auto or cpu"), workers("cuda"):
+        pass
 
 
 @pytest.mark.slow
