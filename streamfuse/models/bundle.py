@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from pydantic import Field, ValidationError
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from streamfuse.config import Settings
 from streamfuse.errors import BundleError
@@ -179,9 +179,12 @@ def _assemble(config: BundleConfig, folder: Path) -> tuple[FusionModel, dict[str
             f"{where}: architecture.encoders has {sorted(model.streams)}, inputs has {sorted(preprocessors)}; each stream needs both"
         )
     for stream, part in preprocessors.items():
-        ids, known = getattr(part, "vocabulary", 0), getattr(model.encoders[stream], "vocabulary", math.inf)
-        if ids > known:
-            raise BundleError(f"{where}: inputs.{stream} has {ids} token ids, its encoder {known}; set the encoder's vocabulary to {ids}")
+        ids = getattr(part, "vocabulary", 0)
+        decoders = model.crossmodal.decoders if model.crossmodal is not None else nn.ModuleDict()
+        for kind, parts in (("encoder", model.encoders), ("decoder", decoders)):
+            known = getattr(parts[stream], "vocabulary", math.inf) if stream in parts else math.inf
+            if ids > known:
+                raise BundleError(f"{where}: inputs.{stream} has {ids} token ids, its {kind} {known}; set the {kind}'s vocabulary to {ids}")
     return model, preprocessors
 
 

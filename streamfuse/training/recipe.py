@@ -13,12 +13,20 @@ from streamfuse.config import Duration, Settings, parse_duration
 from streamfuse.errors import ConfigError, Problem
 from streamfuse.loading import load_settings
 from streamfuse.models.bundle import WindowShape
+from streamfuse.models.crossmodal import DECODERS
 from streamfuse.models.parts import ENCODERS, FUSIONS, HEADS, Registry, UnknownPart
 from streamfuse.models.preprocess import PREPROCESSORS
 from streamfuse.training.samples import DATA
 
 Options = dict[str, Any]
 """`type` and the options of that part."""
+
+
+class CrossModalRecipe(Settings):
+    retrieval: Options | None = None
+    """Options of a space in which the modalities of a row lie close together."""
+    decoders: dict[str, Options] = Field({})
+    """Stream -> what writes it from the others."""
 
 
 class ModelRecipe(Settings):
@@ -34,8 +42,8 @@ class ModelRecipe(Settings):
     The first is the one whose answer a prediction carries as its label."""
     reconstruction: Options | None = None
     """Options of what fills in a missing modality from the others; nothing does where not given."""
-    crossmodal: Options | None = None
-    """`retrieval`, options of a space that all modalities share, and `decoders`, stream -> what writes it from the others."""
+    crossmodal: CrossModalRecipe | None = None
+    """From one modality to another; nothing where not given."""
     window: WindowShape = WindowShape(size_ms=1000, hop_ms=1000)
     """What the rows are cut to, and so what is served best."""
 
@@ -210,7 +218,7 @@ class TrainingRecipe(Settings):
     ahead: int = Field(4, gt=0)
     """Batches that are ready or in the making before they are wanted."""
     checkpoint_every: Duration = parse_duration("60s")
-    """At least this long between two checkpoints within an epoch; each epoch ends with one."""
+    """At least this long between two checkpoints within an epoch, where one process trains; each epoch ends with one."""
 
     @model_validator(mode="after")
     def _differ(self) -> TrainingRecipe:
@@ -250,6 +258,8 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
         yield from _unknown(f"model.inputs.{stream}", PREPROCESSORS, options)
     for stream, options in model.encoders.items():
         yield from _unknown(f"model.encoders.{stream}", ENCODERS, options, "features")
+    for stream, options in model.crossmodal.decoders.items() if model.crossmodal else ():
+        yield from _unknown(f"model.crossmodal.decoders.{stream}", DECODERS, options, "features")
     for task, options in model.heads.items():
         yield from _unknown(f"model.heads.{task}", HEADS, options, "features", "normalised")
     for stream in sorted(set(training.noise) - set(model.encoders)):

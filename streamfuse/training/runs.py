@@ -17,14 +17,15 @@ import torch
 
 from streamfuse.errors import BundleError, ConfigError, Problem
 from streamfuse.models.bundle import CONFIG, FORMAT, TENSORS, BundleConfig, find_bundle, save_bundle
+from streamfuse.models.crossmodal import DECODERS
 from streamfuse.models.fusion_model import FusionModel, build
-from streamfuse.models.parts import ENCODERS, UnknownPart
+from streamfuse.models.parts import ENCODERS, Registry, UnknownPart
 from streamfuse.models.pretrained import load_weights
 from streamfuse.training.checkpoint import replace_whole
 from streamfuse.training.data import open_data
 from streamfuse.training.distributed import Workers
 from streamfuse.training.quality import Quality, examine
-from streamfuse.training.recipe import Recipe, Transfer
+from streamfuse.training.recipe import CrossModalRecipe, Recipe, Transfer
 from streamfuse.training.rows import part
 from streamfuse.training.samples import Samples
 from streamfuse.training.splits import Split, make_splits
@@ -35,7 +36,7 @@ WITHOUT_EFFECT = {"seeds", "threads", "ahead", "checkpoint_every"}
 """Settings that change nothing about what comes out, and so are not told in a bundle."""
 
 SHARED = {"folder", "length", "rate", "vocabulary"}
-"""Options that mean the same of an encoder and of its stream's preprocessing, where both have them."""
+"""Options that mean the same of an encoder or a decoder and of its stream's preprocessing, where both have them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,18 +197,25 @@ def _architecture(recipe: Recipe, rows: Samples) -> dict[str, Any]:
         task: _standardised({**rows.heads[task], **recipe.model.heads.get(task, {})}, rows.targets[task])
         for task in recipe.model.heads or rows.heads
     }
-    encoders = {stream: _fitted(options, rows.inputs[stream]) for stream, options in recipe.model.encoders.items()}
-    optional = {"reconstruction": recipe.model.reconstruction, "crossmodal": recipe.model.crossmodal}
+    encoders = {stream: _fitted(ENCODERS, options, rows.inputs[stream]) for stream, options in recipe.model.encoders.items()}
+    optional = {"reconstruction": recipe.model.reconstruction, "crossmodal": _crossmodal(recipe.model.crossmodal, rows)}
     made = {"features": recipe.model.features, "encoders": encoders, "fusion": recipe.model.fusion, "heads": heads}
     return {**made, **{name: options for name, options in optional.items() if options is not None}}
 
 
-def _fitted(encoder: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> dict[str, Any]:
-    """An encoder's options; those that are not given and that it needs, such as `size`, or that mean the same in both, are the
+def _crossmodal(wanted: CrossModalRecipe | None, rows: Samples) -> dict[str, Any] | None:
+    if wanted is None:
+        return None
+    decoders = {stream: _fitted(DECODERS, options, rows.inputs.get(stream, {})) for stream, options in wanted.decoders.items()}
+    return {"retrieval": wanted.retrieval, "decoders": decoders}
+
+
+def _fitted(registry: Registry[Any], part: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """A part's options; those that are not given and that it needs, such as `size`, or that mean the same in both, are the
     preprocessing's of the same name."""
-    known = inspect.signature(ENCODERS[encoder["type"]]).parameters.values()
-    taken = {part.name for part in known if part.default is inspect.Parameter.empty or part.name in SHARED} - encoder.keys()
-    return {**encoder, **{name: preprocessing[name] for name in sorted(taken & preprocessing.keys())}}
+    known = inspect.signature(registry[part["type"]]).parameters.values()
+    taken = {one.name for one in known if one.default is inspect.Parameter.empty or one.name in SHARED} - part.keys()
+    return {**part, **{name: preprocessing[name] for name in sorted(taken & preprocessing.keys())}}
 
 
 def _standardised(options: Mapping[str, Any], targets: Any) -> dict[str, Any]:

@@ -315,6 +315,7 @@ def test_losses_are_those_of_rows_that_have_the_stream_beside_another() -> None:
     assert [value > 0 for value in found["retrieval"].tolist()] == [True, True, False, True, False]
 
 
+@torch.no_grad()
 def test_in_any_batch_the_same_is_written_at_the_same_loss() -> None:
     made = model()
     samples = [sample(0, *STREAMS, text="three"), sample(1, "image", "text", text=""), sample(2, "audio", "text", text="三")]
@@ -362,6 +363,14 @@ def test_bundle_writes_what_its_model_wrote(tmp_path: Path) -> None:
     again = load_bundle(tmp_path).model
     for stream in part(made).written:
         assert torch.equal(part(made).generate(stream, encoded(made, inputs)), part(again).generate(stream, encoded(again, inputs)))
+
+
+def test_bundle_whose_texts_have_more_ids_than_their_decoder_is_refused(tmp_path: Path) -> None:
+    few = architecture()
+    few["crossmodal"] = {"decoders": {"text": {"type": "text_transformer", "vocabulary": 200}}}
+    save_bundle(tmp_path, config().model_copy(update={"architecture": few}), build(few))
+    with pytest.raises(BundleError, match="text has 259 token ids, its decoder 200; set the decoder's vocabulary to 259"):
+        load_bundle(tmp_path)
 
 
 def test_bundle_without_the_tensors_of_a_decoder_is_refused(tmp_path: Path) -> None:

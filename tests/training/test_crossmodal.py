@@ -206,6 +206,22 @@ def test_command_writes_what_was_found_and_made(toy: tuple[Path, Path], tmp_path
     assert sheet.shape == (4 * 32, 12 * 32, 3)  # the truth, and three ways to draw it
 
 
+def test_decoder_takes_from_its_streams_preprocessing_what_the_recipe_leaves_out(toy: tuple[Path, Path]) -> None:
+    described = json.loads((toy[0] / "config.json").read_text())
+    assert described["inputs"]["text"]["length"] == described["architecture"]["crossmodal"]["decoders"]["text"]["length"] == 32
+
+
+def test_recipe_with_a_decoder_that_can_not_be_is_refused(toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    for change, message in (
+        ("decoders.text.depht=3", "model.crossmodal.decoders.text.depht: is no option of 'text_transformer'"),
+        ("decoders.text.type=text_rnn", "expected a decoder that is known here (image_cnn, text_transformer), found 'text_rnn'"),
+        ("decoders.smell.type=image_cnn", "decoders of ['text', 'video', 'smell']"),
+        ("search=3", "model.crossmodal.search"),
+    ):
+        assert main(["train", str(toy[1]), "--out", str(toy[0] / "refused"), "--set", f"model.crossmodal.{change}"]) == 3
+        assert message in capsys.readouterr().err
+
+
 def test_command_says_what_is_wrong(toy: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle, recipe = toy
     assert main(["crossmodal", "who-is-talking", str(recipe)]) == 4

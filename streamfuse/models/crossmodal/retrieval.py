@@ -53,6 +53,7 @@ def info_nce(a: Tensor, b: Tensor, there: Tensor, scale: Tensor) -> Tensor:
     """
     own = torch.arange(len(a), device=a.device)
     counted = there[None] | (own[:, None] == own)  # a row's own partner always: otherwise there is none to be surprised by
-    alike = a @ b.T * scale
+    with torch.autocast(a.device.type, enabled=False):  # half precision is too coarse for what is multiplied by up to 100
+        alike = a @ b.T * scale
     directions = [F.cross_entropy(each.masked_fill(~counted, -math.inf), own, reduction="none") for each in (alike, alike.T)]
     return (directions[0] + directions[1]) / 2 * there

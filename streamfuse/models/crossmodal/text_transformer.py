@@ -40,7 +40,7 @@ class TextTransformer(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"expected a width that {heads} heads divide, found {width}")
-        self.length = length
+        self.vocabulary, self.length = vocabulary, length
         self.embed = nn.Embedding(vocabulary, width)
         self.position = nn.Parameter(torch.randn(length + 1, width) * 0.02)
         self.nothing = nn.Parameter(torch.randn(features) * 0.02)
