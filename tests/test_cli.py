@@ -30,7 +30,7 @@ def test_without_a_command_it_teaches(capsys: pytest.CaptureFixture[str]) -> Non
     assert "exit codes:" in out
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "check", "sim", "subscribe", "version"])
+@pytest.mark.parametrize("command", ["demo", "run", "check", "export", "compress", "sim", "subscribe", "version"])
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.cached [--hops N] [--image NAME] [--torch]
 
-Windows of 2 s every 0.25 s (87.5 % overlap): 8 frames of 112 x 112 through an image encoder, the small CNN unless said, 2 s of sound through the causal net, 2 texts
-through a transformer, a late-fusion transformer over all tokens. CPU ms of one window, median over the hops, one thread, the ways taken
-in turn; payloads are decoded already. Also how far the answers are apart, and what telling each stream's contribution costs.
+Windows of 2 s every 0.25 s (87.5 % overlap): 8 frames of 112 x 112 through an image encoder, 2 s of sound through the causal net, 2
+texts through a transformer, a late-fusion transformer over all tokens. CPU ms of one window, median over the hops, one thread, the ways
+taken in turn; payloads are decoded already. Also how far the answers are apart, and what telling each stream's contribution costs.
 """
 
 from __future__ import annotations

@@ -17,7 +17,10 @@ from streamfuse.models.batch import Modality
 from streamfuse.models.bundle import BundleConfig, WindowShape, load_bundle, save_bundle
 from streamfuse.models.encoders.images import Cnn
 from streamfuse.models.fusion_model import FusionModel, State, build
+from streamfuse.models.graphs import export_graphs
+from streamfuse.models.int8 import quantise
 from streamfuse.models.narrowing import chains, narrow, prune_units, prune_weights
+from streamfuse.models.onnx_engine import OnnxEngine
 from streamfuse.training.compress import Verdict, judge
 from streamfuse.training.data import open_data
 
@@ -154,3 +157,37 @@ def test_the_smallest_weights_become_zeros() -> None:
 def test_a_bundle_that_is_narrowed_otherwise_than_it_can_be_is_refused(units: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="narrowed"):
         narrow(nn.Sequential(nn.Linear(2, 8), nn.GELU(), nn.Linear(8, 2)), units)
+
+
+@pytest.mark.slow
+def test_a_model_without_convolutions_stays_as_it_is_with_8_bits(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    assert compress(place, "int8") == 0
+    out = capsys.readouterr().out
+    assert "8 bits: no encoder has convolutions" in out
+    assert "refused: " in out
+    assert not (place / "new").exists()
+
+
+@pytest.mark.slow
+def test_an_encoder_with_8_bits_says_nearly_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    described = {**ARCHITECTURE, "encoders": {"video": {"type": "cnn", "width": 0.25, "norm": "batch"}}}
+    inputs: dict[str, Any] = {"video": {"type": "frames", "height": 32, "width": 32}}
+    config = BundleConfig(name="small", format=2, inputs=inputs, architecture=described, window=WindowShape(size_ms=1000, hop_ms=500))
+    save_bundle(tmp_path, config, build(described))
+    bundle = load_bundle(tmp_path)
+    export_graphs(bundle, tmp_path, "onnx", print)
+    exact = OnnxEngine(bundle.model, tmp_path, bundle.digest)
+    batches = [
+        Modality(torch.randint(0, 256, (1, 4, 32, 32, 3)).to(torch.uint8), torch.zeros(1, 4), torch.ones(1, 4, dtype=torch.bool))
+        for _ in range(8)
+    ]
+    size = (tmp_path / "onnx" / "encoder-0.onnx").stat().st_size
+    assert quantise(bundle.model, tmp_path, [{"video": items} for items in batches]) == ["video"]
+    assert (tmp_path / "onnx" / "encoder-0.onnx").stat().st_size < size
+    rough = OnnxEngine(bundle.model, tmp_path, bundle.digest)  # whose digests still fit
+    wanted, found = (engine.encode("video", batches[0])[0].data for engine in (exact, rough))
+    assert not torch.equal(wanted, found)
+    assert (wanted - found).norm() < 0.1 * wanted.norm()
