@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 INSTALL = $(PIP) install $(shell test -t 1 || echo --quiet) -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-BENCHMARKS := end_to_end scaling avt120 decoding encoders cached engines evaluation xor kafka_ingest kafka_latency kafka_delivery kafka_quix kafka_recovery kafka_replicas
+BENCHMARKS := end_to_end scaling avt120 decoding encoders cached engines training evaluation xor kafka_ingest kafka_latency kafka_delivery kafka_quix kafka_recovery kafka_replicas
 
 KAFKA_VERSION := 4.2.1
 KAFKA := kafka_2.13-$(KAFKA_VERSION)
