@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,17 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamfuse.models.bundle import load_bundle
+from streamfuse.models.bundle import CONFIG, load_bundle
 from streamfuse.training.distributed import Workers
 from streamfuse.training.examine import Examination, examine
 from streamfuse.training.noise import Noise
 from streamfuse.training.recipe import load_recipe
-from streamfuse.training.runs import Prepared, carry_out, prepare, runs
+from streamfuse.training.runs import WITHOUT_EFFECT, Prepared, carry_out, prepare, runs
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A recipe with its data, and the folder that bundles go to. A bundle that is there is not trained again."""
+    """A recipe with its data, and the folder that bundles go to. A bundle of the same recipe that is there is not trained again."""
 
     path: Path
     prepared: Prepared
@@ -40,7 +41,8 @@ class Bench:
             recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"encoders": encoders})})
         prepared = replace(self.prepared, recipe=recipe)
         (run,) = runs(prepared, self.out / name, [seed])
-        if not run.is_done:
+        told = recipe.model_dump(mode="json", exclude={"training": WITHOUT_EFFECT})
+        if not run.is_done or json.loads((run.folder / CONFIG).read_text(encoding="utf-8"))["training"]["recipe"] != told:
             for _ in carry_out(prepared, run, torch.device("cpu"), Workers()):
                 pass
         return run.folder
