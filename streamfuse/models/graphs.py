@@ -82,6 +82,7 @@ def export_graphs(bundle: Bundle, folder: Path, to: Target, tell: Callable[[str]
             run = _write(piece, path, to)
             differences[piece.name] = largest = _compare(piece, run, piece.counts if to == "onnx" else piece.counts[:2])
         if not largest <= TOLERANCE:
+            path.unlink()
             raise BundleError(f"expected the graph {path} to say what the model says, found a difference of {largest:.3g}; it was not kept")
         files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
         tell(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, differs from the model by at most {largest:.2g}")
