@@ -470,7 +470,7 @@ write from the others, and writes: figures.json, each row's place in the common 
 (neighbours.jsonl), written texts (STREAM.jsonl) and images (STREAM.png, the true ones in the first line).
 
   streamfuse train config/recipes/toy-crossmodal.yaml
-  streamfuse crossmodal out/toy-crossmodal/seed-0 config/recipes/toy-crossmodal.yaml --match label
+  streamfuse crossmodal out/toy-crossmodal/seed-0 config/recipes/toy-crossmodal.yaml
 """
 _compare_help = """\
 Trains what is not trained yet, each recipe with each of its seeds, judges all on the same rows and writes one report: which method works,

@@ -46,7 +46,7 @@ def crossmodal(options: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     _write(out, crossed, found, bundle.preprocessors)
     _tell(found, crossed, options.match)
-    print(f"\nplaces, neighbours and what was written are in {out}")
+    print(f"\nwhat was found and written is in {out}")
     return 0
 
 

@@ -83,7 +83,7 @@ RECIPE = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.crossmodal", description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--part", choices=["validation", "test"], default="test")
     parser.add_argument("--out", type=Path, default=None, help="keep the bundles here")

@@ -174,6 +174,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     small = yaml.safe_load(RECIPE.read_text())
     small["data"]["rows"] = 60
     small["training"]["epochs"] = 1
+    small["model"]["crossmodal"]["retrieval"] = {"size": 16}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
     assert main(["train", str(folder / "recipe.yaml"), "--out", str(folder / "runs")]) == 0
     return folder / "runs" / "seed-0", folder / "recipe.yaml"
