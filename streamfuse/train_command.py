@@ -85,7 +85,7 @@ class _Show:
     def tell(self, event: Started | Event) -> None:
         if isinstance(event, Started):
             if event.loaded:
-                self._console.print(event.loaded)
+                self._console.print(event.loaded, soft_wrap=True)
         elif isinstance(event, Step):
             self._step(event)
         elif isinstance(event, EpochEnd):

@@ -28,9 +28,9 @@ def recordings() -> Path:
     return Path(os.environ["STREAMFUSE_DATA"])
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def logs_of_its_own() -> Iterator[None]:
-    """For tests of commands that run in this process, as they set up its logs."""
+    """Commands that run in this process set up its logs."""
     root, kafka = logging.getLogger(), logging.getLogger("kafka")
     level, kafka_level, handlers = root.level, kafka.level, root.handlers[:]
     yield

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -49,9 +50,11 @@ class Running:
         config_file = folder / "config.yaml"
         config_file.write_text(json.dumps({**config, "web": {"port": self.port}}))
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notifications.bind(str(folder / "notify"))
+        self._sockets = tempfile.TemporaryDirectory(prefix="notify-")  # a socket's path has to be short
+        notify = Path(self._sockets.name) / "notify"
+        self._notifications.bind(str(notify))
         self._notifications.settimeout(PATIENCE)
-        self.process: Process = self._launch(config_file, folder / "notify", self._error)
+        self.process: Process = self._launch(config_file, notify, self._error)
 
     def _launch(self, config_file: Path, notify: Path, error: Path) -> Process:
         environ = {**os.environ, "NOTIFY_SOCKET": str(notify), "OMP_NUM_THREADS": "1"}
@@ -63,6 +66,7 @@ class Running:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
         self._notifications.close()
+        self._sockets.cleanup()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()

@@ -11,8 +11,6 @@ from streamfuse.cli import main
 from streamfuse.dead_letters import DeadLetter, letter_to_json
 from streamfuse.types import SECOND, Record
 
-pytestmark = pytest.mark.usefixtures("logs_of_its_own")
-
 NOON = 1_777_636_800 * SECOND
 
 

@@ -24,7 +24,7 @@ from tests.kafka.rooms import NOON, Place, Published, contents, records
 from tests.kafka.traffic import PATIENCE
 from tests.running import Running
 
-pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("logs_of_its_own")]
+pytestmark = pytest.mark.kafka
 
 LARGE = 2_000_000
 TRANSPORTS = ["kafka-python", "confluent"]
