@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.kafka.cluster import Cluster
 from tests.kafka.fleet import Trials
 from tests.kafka.proxy import Proxy
 from tests.kafka.rooms import WAYS, Brokers, Place
+from tests.kafka.traffic import PATIENCE
 
 pytestmark = [
     pytest.mark.kafka,
@@ -147,10 +149,14 @@ def test_a_right_that_is_taken_away(tmp_path: Path) -> None:
                     assert "TopicAuthorizationFailed" in said or "grant" in said
                     trial.fleet.start(0)
             admin.delete_acls([ACLFilter("User:*", "*", ACLOperation.WRITE, ACLPermissionType.DENY, topic) for topic in topics])
-            for trial in trials.all:
-                while trial.fleet.dead():  # what was started before the right was back may find that it has none
-                    trial.fleet.kill(0)
-                    trial.fleet.start(0)
+            for trial, had in zip(trials.all, trials.published, strict=True):
+                deadline = time.monotonic() + PATIENCE
+                while len(trial.published.all) == had:
+                    assert time.monotonic() < deadline, trial.fleet.dead()
+                    if trial.fleet.dead():  # what was started before the right was back may find that it has none
+                        trial.fleet.kill(0)
+                        trial.fleet.start(0)
+                    trial.published.more(0.2)
             trials.until_more(50)
             trials.end()
     assert trials.violations == []
