@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from streamfuse.durable import replace_whole
 from streamfuse.errors import ConfigError, Problem
-from streamfuse.training.checkpoint import replace_whole
 from streamfuse.training.distributed import workers
 from streamfuse.training.recipe import load_recipe
 from streamfuse.training.runs import Run, Started, carry_out, prepare, result, runs

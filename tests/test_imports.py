@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "streamfuse"
 
 LAYERS = (  # each part imports its own layer and those above it, never one below
-    ("types", "errors", "ledger", "logs", "notify", "share", "allocator"),
+    ("types", "errors", "durable", "ledger", "logs", "notify", "share", "allocator"),
     ("interfaces", "clock", "config", "loading", "topic_uses"),
     ("sync", "models", "codecs", "headers", "lengths", "documents", "metrics", "topics", "simulation", "delivery"),
     ("dead_letters", "kafka", "header_schemas", "asyncapi"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import anyio.to_thread
 
 from streamfuse.documents import cursor_from_json, cursor_to_json
+from streamfuse.durable import replace_whole
 from streamfuse.errors import InvalidRecord, SourceError
 from streamfuse.types import Cursor
 
@@ -74,19 +74,8 @@ class State:
         return json.dumps({**document, "source": self._owner, "start": self.start}, indent=1) + "\n"
 
     def _write(self, path: Path, document: str) -> None:
-        draft = path.with_name(path.name + ".new")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with draft.open("w", encoding="utf-8") as file:
-                file.write(document)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # or the new name may be gone after a power cut
-            finally:
-                os.close(folder)
+            replace_whole(path, document.encode())
         except OSError as error:
             raise SourceError(
                 f"the state can't be written to {path}: {error}; make room, or let `state` name a place that is writable"

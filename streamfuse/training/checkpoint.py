@@ -6,7 +6,6 @@ It has no generator's state: every number that training draws is drawn anew from
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from streamfuse.durable import replace_whole
 from streamfuse.errors import ConfigError, Problem
 
 HEADER = "streamfuse"
@@ -55,19 +55,3 @@ def read(path: Path) -> Checkpoint | None:
         raise ConfigError(
             [Problem(str(path), f"expected a checkpoint, found something else ({error}); remove it to begin again")]
         ) from None
-
-
-def replace_whole(path: Path, content: bytes) -> None:
-    """A reader sees the file before or the file after."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    with new.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from streamfuse.durable import replace_whole
 from streamfuse.errors import BundleError, ConfigError, Problem
 from streamfuse.models.bundle import CONFIG, FORMAT, TENSORS, BundleConfig, find_bundle, save_bundle
 from streamfuse.models.crossmodal import DECODERS
 from streamfuse.models.fusion_model import FusionModel, build
 from streamfuse.models.parts import ENCODERS, Registry, UnknownPart
 from streamfuse.models.pretrained import load_weights
-from streamfuse.training.checkpoint import replace_whole
 from streamfuse.training.data import open_data
 from streamfuse.training.distributed import Workers
 from streamfuse.training.quality import Quality, examine
